@@ -1,0 +1,144 @@
+"""Column types of a result: the kinds that jobber knows, their type on every results engine, and column names.
+
+A source says of each column which ``Kind`` it is; a results backend gives that kind a type of its own. Values travel
+in one *canonical form* per kind, made of five Python types only (``None, bool, int, float, str``), so that every
+source can feed every backend:
+
+=============  ==========================================================================================
+``INTEGER``    ``int`` within 64 bits, signed
+``NUMERIC``    ``str``: plain decimal digits (``-12.50``), or ``NaN``, ``Infinity``, ``-Infinity``
+``FLOAT``      ``float``, NaN and infinities included
+``BOOLEAN``    ``bool``
+``DATE``       ``str``: ``YYYY-MM-DD``; outside the years 1–9999 the form that PostgreSQL prints (``infinity``,
+               ``0044-03-15 BC``, ``12345-01-01``)
+``TIMESTAMP``  ``str``: ``YYYY-MM-DD HH:MM:SS[.ffffff]``, without trailing zeros in the fraction; the exceptions
+               as for DATE. Zoned timestamps arrive converted to UTC, without an offset.
+``JSON``       ``str``: the document's text
+``BINARY``     ``str``: ``\\x`` and two hex digits per byte
+``TEXT``       ``str``: any text; also the source engine's own text form of every type not named above
+=============  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: One row of a decoded batch, values in canonical form.
+Row = tuple[bool | int | float | str | None, ...]
+
+#: PostgreSQL's limit for identifiers, in bytes; MySQL's is 64 characters. One rule serves all engines.
+NAME_MAX_BYTES = 63
+
+
+class Kind(StrEnum):
+    """What a column holds, independent of any engine."""
+
+    INTEGER = "integer"
+    NUMERIC = "numeric"
+    FLOAT = "float"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    TIMESTAMP = "timestamp"
+    JSON = "json"
+    BINARY = "binary"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a result.
+
+    Parameters:
+        name: the name in the result table.
+        kind: what it holds.
+        precision: all digits of a NUMERIC that has bounds, else None.
+        scale: its digits after the point, else None.
+    """
+
+    name: str
+    kind: Kind
+    precision: int | None = None
+    scale: int | None = None
+
+
+#: The type of each kind on each results engine; docs/type-mapping.md shows the same table and a test compares them.
+#: NUMERIC with bounds gets ``(precision,scale)`` appended where ``BOUNDED`` says so.
+RESULT_TYPES: Mapping[str, Mapping[Kind, str]] = {
+    "postgresql": {
+        Kind.INTEGER: "BIGINT",
+        Kind.NUMERIC: "NUMERIC",
+        Kind.FLOAT: "NUMERIC",
+        Kind.BOOLEAN: "BOOLEAN",
+        Kind.DATE: "DATE",
+        Kind.TIMESTAMP: "TIMESTAMP",
+        Kind.JSON: "JSONB",
+        Kind.BINARY: "TEXT",
+        Kind.TEXT: "TEXT",
+    },
+    "sqlite": {
+        Kind.INTEGER: "BIGINT",
+        # A declared type without CHAR, CLOB or TEXT in its name has NUMERIC affinity, which turns text that looks like
+        # a number into one (https://sqlite.org/datatype3.html#determination_of_column_affinity). ISO dates never do.
+        Kind.NUMERIC: "DECIMAL_TEXT",
+        Kind.FLOAT: "REAL",
+        Kind.BOOLEAN: "BOOLEAN",
+        Kind.DATE: "DATE",
+        Kind.TIMESTAMP: "TIMESTAMP",
+        Kind.JSON: "JSON_TEXT",
+        Kind.BINARY: "TEXT",
+        Kind.TEXT: "TEXT",
+    },
+}
+
+
+def result_type(engine: str, column: Column) -> str:
+    """Return the SQL type that ``column`` has in a result table on ``engine`` (``postgresql`` or ``sqlite``)."""
+    name = RESULT_TYPES[engine][column.kind]
+    if column.kind is Kind.NUMERIC and column.precision is not None:
+        return f"{name}({column.precision},{column.scale or 0})"
+    return name
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return the column names of a result: unique however an engine folds case, never empty, never too long.
+
+    An empty name becomes ``column_N`` (N counts from 1); a name equal to an earlier one but for case gets ``_2``,
+    ``_3`` …; a name of more than 63 bytes of UTF-8 is cut and ends in ``_`` and 6 hex digits of its hash.
+
+    Parameters:
+        names: names as the source gave them, in order.
+    """
+    taken: set[str] = set()
+    unique = []
+    for position, name in enumerate(names, 1):
+        wanted = shorten(name or f"column_{position}", 6)
+        candidate, n = wanted, 1
+        while candidate.casefold() in taken:
+            n += 1
+            suffix = f"_{n}"
+            candidate = _cut(wanted, NAME_MAX_BYTES - len(suffix)) + suffix
+        taken.add(candidate.casefold())
+        unique.append(candidate)
+    return unique
+
+
+def shorten(name: str, digits: int, *, always: bool = False) -> str:
+    """Return ``name``, cut to 63 bytes and ended with ``_`` and ``digits`` hex digits of its SHA-256 if it is longer.
+
+    Parameters:
+        name: any text.
+        digits: hex digits of the hash.
+        always: add the hash even where the name is short enough (two names may differ in case only).
+    """
+    if len(name.encode()) <= NAME_MAX_BYTES and not always:
+        return name
+    suffix = "_" + hashlib.sha256(name.encode()).hexdigest()[:digits]
+    return _cut(name, NAME_MAX_BYTES - len(suffix)) + suffix
+
+
+def _cut(text: str, size: int) -> str:
+    """Return the longest prefix of ``text`` of at most ``size`` bytes of UTF-8, never half a character."""
+    return text.encode()[:size].decode(errors="ignore")

@@ -1,0 +1,81 @@
+"""Validated settings: TOML and environment in, frozen dataclasses out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """A source database, ``[db.NAME]``."""
+
+    name: str
+    url: str  # SQLAlchemy URL with its password; never shown
+    engine: str  # SQLAlchemy dialect name: "postgresql", "sqlite", "duckdb" …
+    max_concurrent: int = 0  # jobs running on it at a time over all workers; 0 is no limit
+    pool_size: int = 10  # connections that one process keeps at most
+    connect_timeout: float = 10.0  # seconds
+    timeout: int = 3600  # default time limit of a query, seconds; 0 is none
+    server_side_cursors: bool = True  # off behind a transaction-pooling proxy (pgbouncer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultsSettings:
+    """A results database, ``[results.NAME]``."""
+
+    name: str
+    url: str  # SQLAlchemy URL; for SQLite its path names a folder
+    engine: str
+    results_table: str = "results_%s"  # template of table names; holds %s once and adds to it
+    unlogged: bool = False  # PostgreSQL: tables skip the WAL; a crash of the server empties them
+    grant_select_to: tuple[str, ...] = ()  # roles that may read every published result
+    pool_size: int = 10
+    connect_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """The broker, ``[job_queue.broker]``."""
+
+    url: str  # kombu URL: "redis://…" or "filesystem://" (embedded)
+    key_prefix: str = "jobber:"  # of every Redis key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings:
+    """The state store, ``[job_queue.state]``."""
+
+    url: str  # SQLAlchemy URL
+    pool_size: int = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSettings:
+    """``[app]``."""
+
+    data_dir: Path = Path("jobber-data")  # embedded broker and state live here
+    default_queue: str = "default"
+    ttl: int = 86_400  # seconds results live unless job or task says otherwise; 0 is for ever
+    history: int = 7 * 86_400  # seconds that finished jobs stay visible
+    lease: int = 30  # seconds without a heartbeat after which a worker counts as dead
+    heartbeat: float = 5.0
+    sweep: float = 5.0  # seconds between sweeps that wake queues with runnable jobs
+    max_rescues: int = 3
+    drain_timeout: float = 30.0
+    max_wait: int = 60  # longest ?wait=, seconds
+    max_body: int = 16 * 1024 * 1024  # bytes of a request body
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of an instance."""
+
+    app: AppSettings
+    broker: BrokerSettings
+    state: StateSettings
+    databases: Mapping[str, DatabaseSettings]
+    results: Mapping[str, ResultsSettings]
+    warnings: tuple[str, ...] = field(default=())  # what was accepted but ignored (legacy keys)

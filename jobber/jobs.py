@@ -1,0 +1,146 @@
+"""What a job is: its states, the transitions between them, and the two records that travel through the system.
+
+A job is immutable here; the store changes rows and hands out new ``Job`` objects. Times are whole microseconds since
+1970-01-01 UTC, always read from the state database's clock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from jobber.columns import Column
+
+#: Microseconds since the epoch, in UTC.
+Micros = int
+
+#: A JSON scalar as it stands in a request; numbers with a fraction are Decimal so that no digit is lost.
+Scalar = str | int | Decimal | bool | None
+#: Arguments of a job: a list for positional placeholders, a mapping for named ones.
+Args = list[Scalar] | dict[str, Scalar]
+
+JOB_ID_MAX = 100
+JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9_:-]{1,100}")
+#: IDs that would collide with routes (``/jobs/queue/…``, ``POST /jobs/cancel``, ``POST /jobs/retry``).
+RESERVED_JOB_IDS = frozenset({"queue", "cancel", "retry"})
+
+PRIORITY_LOWEST, PRIORITY_NORMAL, PRIORITY_HIGHEST = 1, 5, 10
+
+
+class JobState(StrEnum):
+    """The states of a job; docs/job-lifecycle.md draws them."""
+
+    PENDING = "PENDING"  # accepted; also while it waits for a start time, a limit or a paused queue
+    STARTED = "STARTED"  # a worker holds it
+    RETRY = "RETRY"  # an attempt failed, the next one is due later
+    SUCCESS = "SUCCESS"  # its result is published whole
+    FAILURE = "FAILURE"  # its last attempt failed; no result of this run exists
+    CANCELLED = "CANCELLED"  # somebody ended it; no result of this run exists
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is over for good."""
+        return self in FINISHED
+
+
+FINISHED = frozenset({JobState.SUCCESS, JobState.FAILURE, JobState.CANCELLED})
+LIVE = frozenset(JobState) - FINISHED
+
+#: Every transition there is; the store's conformance suite holds the engines to it.
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.PENDING: frozenset({JobState.STARTED, JobState.CANCELLED}),
+    # PENDING again: the worker stopped or died, and the job went back to its queue without spending a retry.
+    JobState.STARTED: frozenset({JobState.RETRY, JobState.PENDING, *FINISHED}),
+    JobState.RETRY: frozenset({JobState.STARTED, JobState.CANCELLED}),
+    JobState.SUCCESS: frozenset(),
+    JobState.FAILURE: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job as it is submitted: all defaults of task and request already applied."""
+
+    job_id: str
+    task: str
+    queue: str
+    db: str  # the source database that was picked or named
+    results: str  # the results database that was picked or named
+    table: str  # name of its result table
+    args: Args = field(default_factory=list)
+    priority: int = PRIORITY_NORMAL  # 1 low … 10 critical
+    retries: int = 0  # failed attempts that may be retried
+    ttl: int = 0  # seconds the result lives once published; 0 is for ever
+    timeout: int = 0  # seconds the query may run; 0 is no limit
+    eta: Micros | None = None  # not before
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run of a job, as the store holds it."""
+
+    run: int  # grows with every submission; two runs of one ID differ in it
+    job_id: str
+    task: str
+    queue: str
+    db: str
+    results: str
+    table: str
+    args: Args
+    priority: int
+    retries: int
+    ttl: int
+    timeout: int
+    eta: Micros | None
+    tags: Mapping[str, str]
+    state: JobState
+    attempt: int  # attempts started so far; 0 before the first
+    failures: int  # attempts that failed (and count against ``retries``)
+    rescues: int  # attempts whose worker died
+    cancel_requested: bool
+    worker: str  # name of the worker that holds or held it, "" before
+    rows: int | None  # rows of the published result
+    columns: tuple[Column, ...]  # of the published result
+    error: str  # why the last attempt failed, "" if it did not
+    error_code: str
+    created_at: Micros
+    started_at: Micros | None  # start of the newest attempt
+    finished_at: Micros | None
+    expires_at: Micros | None  # when the result is dropped
+
+    @property
+    def live(self) -> bool:
+        """Whether the job is still pending, waiting for a retry, or running."""
+        return self.state in LIVE
+
+
+def encode_args(args: Args) -> str:
+    """Return args as JSON text that keeps every digit of every number."""
+    return json.dumps(args, default=_number, ensure_ascii=False, separators=(",", ":"))
+
+
+def decode_args(text: str) -> Args:
+    """Return the args that ``encode_args`` wrote."""
+    decoded: Args = json.loads(text, parse_float=Decimal, object_hook=_restore)
+    return decoded
+
+
+_DECIMAL_KEY = "$decimal"
+
+
+def _number(value: Any) -> dict[str, str]:
+    if isinstance(value, Decimal):
+        # json has no way to write a Decimal's digits as a bare number; a one-key object keeps them.
+        return {_DECIMAL_KEY: str(value)}
+    raise TypeError(f"{type(value).__name__} is not a JSON scalar")
+
+
+def _restore(decoded: dict[str, Any]) -> Any:
+    return Decimal(decoded[_DECIMAL_KEY]) if set(decoded) == {_DECIMAL_KEY} else decoded

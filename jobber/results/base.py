@@ -1,0 +1,113 @@
+"""What a results database must be able to do; one module beside this one per engine.
+
+A result appears whole or not at all. Rows go to a staging table of the attempt; ``publish`` makes it the job's table
+in one short step, and only if the *ledger* (a table of jobber's in every results database) still names this attempt as
+the newest of that table: an attempt that was cancelled, rescued or overtaken finds itself fenced. Nothing that is not
+in the ledger is ever replaced or dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from jobber.columns import Column, Row
+from jobber.sources.base import Chunk, Shape
+
+#: The one table of jobber's own in a results database.
+LEDGER = "jobber_ledger"
+#: Staging tables begin with this.
+STAGING_PREFIX = "jobber_staging_"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where an attempt writes, and in whose name.
+
+    Parameters:
+        table: name of the result table.
+        job_id: the job.
+        run, attempt: (run, attempt) orders all attempts that ever write to this table; the greater one wins.
+        ttl: seconds that the result lives from its publishing on, by the results database's clock; 0 is for ever.
+    """
+
+    table: str
+    job_id: str
+    run: int
+    attempt: int
+    ttl: int
+
+
+class ResultsWriter(Protocol):
+    """Writes one attempt's rows. Used by one thread, then either published or discarded."""
+
+    #: Rows written so far.
+    rows: int
+
+    def write_chunk(self, chunk: Chunk) -> None:
+        """Append encoded rows. Raises what ``publish`` raises, and ValueNotRepresentable."""
+        ...
+
+    def write_batch(self, batch: Sequence[Row]) -> None:
+        """Append decoded rows. Raises what ``publish`` raises, and ValueNotRepresentable naming column and value."""
+        ...
+
+    def publish(self) -> int:
+        """Make the rows the job's result in one step and return their number.
+
+        Asking again for the same attempt after a lost answer is harmless.
+
+        Raises:
+            Fenced: a newer attempt holds the table, or this one was fenced off.
+            ResultsFailed: the table's name is taken by something that jobber did not make, disk full, rights …
+            ResultsUnavailable: the connection broke; nothing is published, or all of it is.
+        """
+        ...
+
+
+class ResultsBackend(Protocol):
+    """A database that results are written to. Safe to use from several threads at a time."""
+
+    name: str
+    engine: str
+    accepts: frozenset[Shape]
+
+    def prepare(self) -> None:
+        """Create the ledger if it is not there. Raises ResultsUnavailable or ResultsFailed."""
+        ...
+
+    def table_name(self, job_id: str) -> str:
+        """Return the name of the result table of ``job_id``, the same at any time and on any machine."""
+        ...
+
+    def begin(self, target: Target, columns: Sequence[Column]) -> AbstractContextManager[ResultsWriter]:
+        """Register the attempt in the ledger, then make its staging table; leaving without ``publish`` discards it.
+
+        Column names are unique and valid already (``columns.unique_names``).
+
+        Raises:
+            Fenced: a newer attempt of that table is registered.
+            ResultsUnavailable, ResultsFailed: as ``publish``.
+        """
+        ...
+
+    def fence(self, table: str, run: int, attempt: int) -> None:
+        """Make sure that no attempt up to (run, attempt) publishes to ``table`` any more; drops its staging table.
+
+        The published result, if any, stays.
+        """
+        ...
+
+    def drop(self, table: str, run: int) -> bool:
+        """Drop the published result of ``run`` (purge); False if the ledger holds none of that run any more."""
+        ...
+
+    def expire(self, limit: int = 100) -> list[str]:
+        """Drop results whose time is over, by this database's clock, at most ``limit``; return the table names."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections; the backend is not used again."""
+        ...

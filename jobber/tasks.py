@@ -1,0 +1,46 @@
+"""Tasks: named queries from ``.sql`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from jobber.sqltext import Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A ``-- param: NAME TYPE [= DEFAULT]`` tag."""
+
+    name: str
+    type: str  # integer | number | text | boolean | date | timestamp
+    required: bool
+    default: str | int | Decimal | bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A named query with its tags."""
+
+    name: str
+    description: str
+    sql: str
+    version: str  # SHA-256 of the SQL, hex
+    file: Path
+    line: int  # of its ``-- name:``
+    statements: Mapping[str, Statement]  # by engine ("postgresql", "sqlite", …) of the databases it may run on
+    databases: tuple[str, ...]  # names it may run on: its ``db`` tag, or all
+    results: tuple[str, ...]  # results databases it may write to: its tag, or all
+    queue: str | None = None  # its ``queue`` tag, None is the default queue
+    raw: bool = False  # not prepared at start
+    concurrency: int = 0  # running at a time over all workers; 0 is no limit
+    timeout: int | None = None  # seconds
+    ttl: int | None = None  # seconds
+    priority: int | None = None  # 1–10
+    retries: int | None = None
+    max_rows: int = 0  # 0 is no limit
+    params: tuple[Param, ...] = ()
+    index: tuple[str, ...] = ()  # columns to index in the result
+    cron: str | None = None

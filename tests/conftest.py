@@ -1,0 +1,64 @@
+"""Fixtures shared by all tests. One body runs over every backend; a missing server skips locally and fails in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import Postgres, Redis, Server, ServerMissing
+
+S = TypeVar("S", bound=Server)
+
+
+def _started(make: Callable[[], S]) -> Iterator[S]:
+    try:
+        server = make()
+    except ServerMissing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"{missing} is not installed, and CI runs every test")
+        pytest.skip(f"{missing} is not installed")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of this test session's own."""
+    yield from _started(Postgres)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A Redis server of this test session's own."""
+    yield from _started(Redis)
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """URL of an empty PostgreSQL database that lives as long as the test."""
+    name = postgres.new_database()
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> Iterator[str]:
+    """URL of an empty Redis."""
+    redis_server.flush()
+    return redis_server.url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database for the state store, one per engine."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    return f"sqlite:///{tmp_path}/state.db"
