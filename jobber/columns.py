@@ -32,6 +32,15 @@ Row = tuple[bool | int | float | str | None, ...]
 #: PostgreSQL's limit for identifiers, in bytes; MySQL's is 64 characters. One rule serves all engines.
 NAME_MAX_BYTES = 63
 
+#: Names that no column of a PostgreSQL table can have (https://www.postgresql.org/docs/current/ddl-system-columns.html).
+SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+#: The name by which SQLite gives a row's place; a column of this name would hide it
+#: (https://sqlite.org/lang_createtable.html#rowid).
+ROW_PLACE = "_rowid_"
+
+#: Digits that PostgreSQL allows in a NUMERIC with bounds; a source that declares more gets one without.
+NUMERIC_MAX_PRECISION = 1000
+
 
 class Kind(StrEnum):
     """What a column holds, independent of any engine."""
@@ -97,26 +106,31 @@ RESULT_TYPES: Mapping[str, Mapping[Kind, str]] = {
 def result_type(engine: str, column: Column) -> str:
     """Return the SQL type that ``column`` has in a result table on ``engine`` (``postgresql`` or ``sqlite``)."""
     name = RESULT_TYPES[engine][column.kind]
-    if column.kind is Kind.NUMERIC and column.precision is not None:
-        return f"{name}({column.precision},{column.scale or 0})"
-    return name
+    if column.kind is not Kind.NUMERIC or column.precision is None:
+        return name
+    # A negative scale (PostgreSQL 15, Oracle) counts zeros before the point, one beyond the precision zeros after it;
+    # older servers take neither, so both get a type that holds the same values.
+    scale = max(column.scale or 0, 0)
+    precision = max(column.precision - min(column.scale or 0, 0), scale)
+    return f"{name}({precision},{scale})" if precision <= NUMERIC_MAX_PRECISION else name
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
     """Return the column names of a result: unique however an engine folds case, never empty, never too long.
 
     An empty name becomes ``column_N`` (N counts from 1); a name equal to an earlier one but for case gets ``_2``,
-    ``_3`` …; a name of more than 63 bytes of UTF-8 is cut and ends in ``_`` and 6 hex digits of its hash.
+    ``_3`` …, and so does one that an engine keeps for itself (``ctid``, ``xmin`` …, ``_rowid_``); a name of more than
+    63 bytes of UTF-8 is cut and ends in ``_`` and 6 hex digits of its hash.
 
     Parameters:
         names: names as the source gave them, in order.
     """
-    taken: set[str] = set()
+    taken = {ROW_PLACE}
     unique = []
     for position, name in enumerate(names, 1):
         wanted = shorten(name or f"column_{position}", 6)
         candidate, n = wanted, 1
-        while candidate.casefold() in taken:
+        while candidate.casefold() in taken or candidate in SYSTEM_COLUMNS:
             n += 1
             suffix = f"_{n}"
             candidate = _cut(wanted, NAME_MAX_BYTES - len(suffix)) + suffix
@@ -125,17 +139,18 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def shorten(name: str, digits: int, *, always: bool = False) -> str:
+def shorten(name: str, digits: int, *, always: bool = False, of: str | None = None) -> str:
     """Return ``name``, cut to 63 bytes and ended with ``_`` and ``digits`` hex digits of its SHA-256 if it is longer.
 
     Parameters:
         name: any text.
         digits: hex digits of the hash.
         always: add the hash even where the name is short enough (two names may differ in case only).
+        of: what is hashed, if not the name.
     """
     if len(name.encode()) <= NAME_MAX_BYTES and not always:
         return name
-    suffix = "_" + hashlib.sha256(name.encode()).hexdigest()[:digits]
+    suffix = "_" + hashlib.sha256((name if of is None else of).encode()).hexdigest()[:digits]
     return _cut(name, NAME_MAX_BYTES - len(suffix)) + suffix
 
 

@@ -82,6 +82,22 @@ class JobIsFinished(JobberError):
         self.job = job
 
 
+class ResultsNotReady(JobberError):
+    """Raised when the rows of a job that has no result (yet) are asked for; ``job`` is that job."""
+
+    code = "results_not_ready"
+
+    def __init__(self, message: str, job: Any) -> None:
+        super().__init__(message)
+        self.job = job
+
+
+class ResultsGone(JobberError):
+    """Raised when a result existed and is gone: expired, purged, or emptied by a crash of an unlogged table."""
+
+    code = "results_gone"
+
+
 # -- what is not there right now --------------------------------------------------------------------------------------
 
 

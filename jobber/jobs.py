@@ -106,6 +106,9 @@ class Job:
     rescues: int  # attempts whose worker died
     cancel_requested: bool
     worker: str  # name of the worker that holds or held it, "" before
+    phase: str  # of the running attempt: "querying", "writing", "publishing"; "" otherwise
+    rows_so_far: int  # that the running attempt has moved
+    bytes_so_far: int
     rows: int | None  # rows of the published result
     columns: tuple[Column, ...]  # of the published result
     error: str  # why the last attempt failed, "" if it did not

@@ -2,16 +2,24 @@
 
 jobber executes a task's SQL itself, so it alone decides what is a placeholder. Quotes, comments, dollar-quotes,
 ``::casts``, ``:=``, array slices and JSON operators are left alone. No value is ever pasted into the text by hand.
+
+The text is cut by ``jobber.sqllexer``; here is what the tokens mean.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobber.errors import BadArguments, TaskFileError
 from jobber.jobs import Args, Scalar
+from jobber.sqllexer import Dialect, Kind, Token, dialect, line_of, tokens
+
+#: PostgreSQL counts parameters in 16 bits (https://www.postgresql.org/docs/current/limits.html).
+MAX_PLACEHOLDERS = 65_535
+
+
+_WHITE = " \t\n\r\f\v"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +34,8 @@ class Statement:
     """A task's SQL for one engine, cut at its placeholders.
 
     Parameters:
-        sql: the text as it stands in the file, without its trailing semicolon.
+        sql: the text as it stands in the file, from its first to its last token: without the closing semicolon and
+            the comments after the end, so that it can be put in parentheses.
         pieces: literal SQL and placeholders in turn.
         count: distinct parameters.
         names: their names where placeholders are ``:name``; empty where they are positional.
@@ -52,23 +61,8 @@ class Statement:
         Raises:
             BadArguments: too few or too many values, an unknown name, or a list where names are needed.
         """
-        if isinstance(args, dict):
-            if args and not self.names:
-                raise BadArguments(
-                    f"the query has {_placeholders(self.count)} by position; send args as a list, not as an object"
-                    if self.count
-                    else f"the query takes no arguments, but {len(args)} came"
-                )
-            missing = [name for name in self.names if name not in args]
-            unknown = [name for name in args if name not in self.names]
-            if missing or unknown:
-                parts = []
-                if missing:
-                    parts.append("no value for " + ", ".join(f":{name}" for name in missing))
-                if unknown:
-                    parts.append("no placeholder for " + ", ".join(f":{name}" for name in unknown))
-                raise BadArguments("the query's named placeholders do not fit the args: " + "; ".join(parts))
-            return [args[name] for name in self.names]
+        if isinstance(args, dict) and (self.names or args):
+            return self._bind_names(args)
         if self.names and args:
             raise BadArguments(
                 "the query has named placeholders ("
@@ -83,46 +77,28 @@ class Statement:
             )
         return list(args)
 
+    def _bind_names(self, args: dict[str, Scalar]) -> list[Scalar]:
+        if not self.names:
+            raise BadArguments(
+                f"the query has {_placeholders(self.count)} by position; send args as a list, not as an object"
+                if self.count
+                else f"the query takes no arguments, but {len(args)} came"
+            )
+        known = set(self.names)
+        missing = [name for name in self.names if name not in args]
+        unknown = [name for name in args if name not in known]
+        if missing or unknown:
+            parts = []
+            if missing:
+                parts.append("no value for " + ", ".join(f":{name}" for name in missing))
+            if unknown:
+                parts.append("no placeholder for " + ", ".join(f":{name}" for name in unknown))
+            raise BadArguments("the query's named placeholders do not fit the args: " + "; ".join(parts))
+        return [args[name] for name in self.names]
+
 
 def _placeholders(count: int) -> str:
     return f"{count} placeholder" if count == 1 else f"{count} placeholders"
-
-
-_COMMON = [
-    ("comment", r"--[^\n]*"),
-    ("string", r"'(?:[^']|'')*'"),
-    ("quoted", r'"(?:[^"]|"")*"'),
-    ("cast", r"::|:="),
-    # A colon after a word, a bracket or a digit is a slice (``a[1:n]``), not a placeholder.
-    ("slice", r"(?<=[\w\]\)]):\w*"),
-    ("named", r":(?P<name>[A-Za-z_]\w*)"),
-]
-_POSTGRESQL = re.compile(
-    "|".join(
-        f"(?P<{kind}>{pattern})"
-        for kind, pattern in [
-            ("block", r"/\*"),  # nests; the scanner finds its end
-            ("escape", r"\b[eE]'(?:[^'\\]|\\.|'')*'"),
-            ("dollar", r"(?<![\w$])\$(?P<tag>(?:[A-Za-z_]\w*)?)\$.*?\$(?P=tag)\$"),
-            ("number", r"(?<![\w$])\$(?P<position>\d+)"),
-            *_COMMON,
-        ]
-    ),
-    re.DOTALL,
-)
-_OTHER = re.compile(
-    "|".join(
-        f"(?P<{kind}>{pattern})"
-        for kind, pattern in [
-            ("block", r"/\*.*?\*/"),
-            ("backtick", r"`[^`]*`"),
-            ("bracket", r"\[[A-Za-z_][^\]\n:?]*\]"),
-            ("question", r"\?"),
-            *_COMMON,
-        ]
-    ),
-    re.DOTALL,
-)
 
 
 def parse(sql: str, engine: str) -> Statement:
@@ -131,61 +107,135 @@ def parse(sql: str, engine: str) -> Statement:
     ``$1`` on PostgreSQL (where ``?`` is an operator), ``?`` elsewhere, ``:name`` everywhere.
 
     Parameters:
-        sql: one statement; a trailing semicolon is dropped.
+        sql: one statement; a closing semicolon and what comments follow it are dropped.
         engine: ``postgresql``, ``sqlite`` or another SQLAlchemy dialect name.
 
     Raises:
-        TaskFileError: positional and named placeholders are mixed, a number is left out (``$1, $3``), or a comment is
-            never closed.
+        TaskFileError: there is no statement or more than one, a quote or comment is never closed, positional and
+            named placeholders are mixed, a number is left out (``$1, $3``), or a placeholder is written as another
+            engine would. ``details["line"]`` counts the lines of ``sql`` from 1.
     """
-    sql = sql.strip().removesuffix(";").rstrip()
-    postgresql = engine == "postgresql"
-    scanner = _POSTGRESQL if postgresql else _OTHER
-    pieces: list[str | Placeholder] = []
-    names: list[str] = []
-    positions: set[int] = set()
-    questions = 0
-    start = at = 0
-    while match := scanner.search(sql, at):
-        at = match.end()
-        kind = match.lastgroup
-        # lastgroup is the outermost named group that matched last; inner ones name their outer kind here.
-        kind = {"name": "named", "position": "number", "tag": "dollar"}.get(kind or "", kind)
-        if kind == "block" and postgresql:
-            at = _end_of_block(sql, match.start())
-            continue
-        if kind == "named":
-            name = match["name"]
-            if name not in names:
-                names.append(name)
-            placeholder = Placeholder(names.index(name))
-        elif kind == "number":
-            positions.add(int(match["position"]))
-            placeholder = Placeholder(int(match["position"]) - 1)
-        elif kind == "question":
-            placeholder = Placeholder(questions)
-            questions += 1
-        else:
-            continue
-        if match.start() > start:
-            pieces.append(sql[start : match.start()])
-        pieces.append(placeholder)
-        start = at
-    if start < len(sql):
-        pieces.append(sql[start:])
-    if names and (positions or questions):
-        raise TaskFileError(f"the query mixes named (:{names[0]}) and positional placeholders; use one kind")
-    if positions and positions != set(range(1, len(positions) + 1)):
-        missing = min(set(range(1, max(positions) + 1)) - positions, default=0)
-        raise TaskFileError(f"the query uses ${max(positions)} but not ${missing}; number placeholders without gaps")
-    return Statement(sql, tuple(pieces), len(names) or len(positions) or questions, tuple(names))
+    return _Parser(sql, dialect(engine)).parse()
 
 
-def _end_of_block(sql: str, start: int) -> int:
-    """Return where the block comment that begins at ``start`` ends; PostgreSQL nests them."""
-    depth = 0
-    for match in re.compile(r"/\*|\*/").finditer(sql, start):
-        depth += 1 if match[0] == "/*" else -1
-        if depth == 0:
-            return match.end()
-    raise TaskFileError("a /* comment is never closed")
+class _Parser:
+    """Walks over the tokens of one text once."""
+
+    def __init__(self, sql: str, rules: Dialect) -> None:
+        self.sql = sql
+        self.rules = rules
+        self.pieces: list[str | Placeholder] = []
+        self.names: dict[str, int] = {}
+        self.numbers: dict[int, int] = {}  # $N: where it stands first
+        self.questions = 0
+        self.positional_at: int | None = None  # where the first positional placeholder stands
+        self.start: int | None = None  # of the first significant token
+        self.copied = 0  # up to where the text is in ``pieces``
+        self.end = 0  # of the last significant token
+        self.brackets: list[str] = []  # open ( [ {
+        self.previous: Token | None = None  # significant token
+
+    def parse(self) -> Statement:
+        semicolon: Token | None = None
+        for token in tokens(self.sql, self.rules):
+            if token.kind is Kind.SPACE or token.kind is Kind.COMMENT:
+                continue
+            if token.kind is Kind.SEMICOLON:
+                semicolon = semicolon or token
+                continue
+            if semicolon is not None and self.start is not None:
+                raise self._error("a task is one statement, but another begins after the semicolon", token.start)
+            if self.start is None:
+                if semicolon is not None:
+                    raise self._error("the statement begins with a semicolon", semicolon.start)
+                # Comments in front of the statement may be hints to the engine: they stay.
+                self.start = self.copied = len(self.sql) - len(self.sql.lstrip(_WHITE))
+            self._see(token)
+            self.previous = token
+            self.end = token.end
+        if self.start is None:
+            raise self._error("there is no SQL", 0)
+        if self.copied < self.end:
+            self.pieces.append(self.sql[self.copied : self.end])
+        self._check()
+        return Statement(
+            self.sql[self.start : self.end],
+            tuple(self.pieces),
+            len(self.names) or len(self.numbers) or self.questions,
+            tuple(self.names),
+        )
+
+    def _see(self, token: Token) -> None:
+        text = self.sql[token.start : token.end]
+        match token.kind:
+            case Kind.OPEN:
+                self.brackets.append(text)
+            case Kind.CLOSE:
+                if self.brackets:
+                    self.brackets.pop()
+            case Kind.NAMED if not self._is_slice(token):
+                self._add(token, self.names.setdefault(text[1:], len(self.names)))
+            case Kind.NUMBERED:
+                # Nine digits are more than any limit, and int() of thousands of them is not for free.
+                number = int(text[1:10])
+                if not 1 <= number <= MAX_PLACEHOLDERS:
+                    raise self._error(f"placeholders are numbered from $1 to ${MAX_PLACEHOLDERS}", token.start)
+                self.numbers.setdefault(number, token.start)
+                self._positional(token)
+                self._add(token, number - 1)
+            case Kind.QUESTION:
+                self._positional(token)
+                self._add(token, self.questions)
+                self.questions += 1
+            case Kind.FOREIGN:
+                raise self._error(
+                    f"{text} is not a placeholder that jobber binds on {self.rules.name}; write "
+                    f"{'$1' if self.rules.numbered else '?'}, or :name, which works on every engine",
+                    token.start,
+                )
+
+    def _is_slice(self, token: Token) -> bool:
+        """Tell ``a[1:n]`` (a slice up to the column n) from a placeholder.
+
+        In a subscript a colon after an operand can only be a slice; after a space, though, a word may be a keyword
+        (``ARRAY[NOT :flag]``). Outside of subscripts SQLite and PostgreSQL know no lone colon at all; other engines
+        may (``{a:b}``, ``doc:key``), always right after the operand.
+        """
+        previous = self.previous
+        if previous is None or not self.rules.subscripts or previous.kind not in _OPERANDS:
+            return False
+        adjacent = previous.end == token.start
+        if self.brackets and self.brackets[-1] == "[":
+            return adjacent or previous.kind is not Kind.WORD
+        return adjacent and self.rules.colon_paths
+
+    def _positional(self, token: Token) -> None:
+        if self.positional_at is None:
+            self.positional_at = token.start
+
+    def _add(self, token: Token, index: int) -> None:
+        if token.start > self.copied:
+            self.pieces.append(self.sql[self.copied : token.start])
+        self.pieces.append(Placeholder(index))
+        self.copied = token.end
+
+    def _check(self) -> None:
+        if self.names and self.positional_at is not None:
+            raise self._error(
+                f"the query mixes named (:{next(iter(self.names))}) and positional placeholders; use one kind",
+                self.positional_at,
+            )
+        if self.numbers and len(self.numbers) != max(self.numbers):
+            highest = max(self.numbers)
+            missing = next(number for number in range(1, highest) if number not in self.numbers)
+            raise self._error(
+                f"the query uses ${highest} but not ${missing}; number placeholders without gaps",
+                self.numbers[highest],
+            )
+
+    def _error(self, message: str, at: int) -> TaskFileError:
+        return TaskFileError(message, line=line_of(self.sql, at))
+
+
+#: After one of these a colon in a subscript is a slice.
+_OPERANDS = frozenset({Kind.WORD, Kind.NUMBER, Kind.QUOTE, Kind.CLOSE, Kind.NAMED, Kind.NUMBERED, Kind.QUESTION})

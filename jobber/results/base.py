@@ -104,6 +104,16 @@ class ResultsBackend(Protocol):
         """Drop the published result of ``run`` (purge); False if the ledger holds none of that run any more."""
         ...
 
+    def rows(self, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int) -> list[Row]:
+        """Return rows of the published result of ``run`` in the order of its query, in canonical form.
+
+        Raises:
+            ResultsGone: the ledger does not list that run any more, or the table holds fewer rows than the ledger
+                says (an UNLOGGED table that a crash emptied).
+            ResultsUnavailable, ResultsFailed: as ``begin``.
+        """
+        ...
+
     def expire(self, limit: int = 100) -> list[str]:
         """Drop results whose time is over, by this database's clock, at most ``limit``; return the table names."""
         ...

@@ -1,0 +1,24 @@
+"""Source databases: what queries read from, one module per engine behind the protocol of ``base``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jobber.config import DatabaseSettings
+from jobber.sources.base import Source
+from jobber.sources.generic import GenericSource
+from jobber.sources.postgresql import PostgresqlSource
+from jobber.sources.sqlite import SqliteSource
+
+__all__ = ["open_source"]
+
+_BY_ENGINE: dict[str, Callable[[DatabaseSettings], Source]] = {"postgresql": PostgresqlSource, "sqlite": SqliteSource}
+
+
+def open_source(settings: DatabaseSettings) -> Source:
+    """Return the source of a ``[db.NAME]`` section; nothing connects before its first use.
+
+    Raises:
+        ConfigError: the engine's driver is not installed, or the URL cannot name a source.
+    """
+    return _BY_ENGINE.get(settings.engine, GenericSource)(settings)

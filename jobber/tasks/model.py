@@ -1,23 +1,14 @@
-"""Tasks: named queries from ``.sql`` files."""
+"""What a task is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
+from jobber.jobs import Args
 from jobber.sqltext import Statement
-
-
-@dataclass(frozen=True, slots=True)
-class Param:
-    """A ``-- param: NAME TYPE [= DEFAULT]`` tag."""
-
-    name: str
-    type: str  # integer | number | text | boolean | date | timestamp
-    required: bool
-    default: str | int | Decimal | bool | None = None
+from jobber.tasks.params import Param, check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +35,16 @@ class Task:
     params: tuple[Param, ...] = ()
     index: tuple[str, ...] = ()  # columns to index in the result
     cron: str | None = None
+
+    def check_args(self, args: Args) -> Args:
+        """Return the args of a job with every ``param`` converted to its type and defaults filled in.
+
+        A task without ``param`` tags takes any args as they are; what does not fit its placeholders fails the job.
+
+        Raises:
+            InvalidRequest: ``field="args"``; the message names every value that is missing, unknown or of a wrong type.
+        """
+        if not self.params:
+            return args
+        statement = next(iter(self.statements.values()))
+        return check(self.params, args, statement.names)

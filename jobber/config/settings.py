@@ -1,4 +1,4 @@
-"""Validated settings: TOML and environment in, frozen dataclasses out."""
+"""What an instance is set to. URLs hold passwords, so no ``repr`` shows one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+#: Relative to the working folder.
+DEFAULT_DATA_DIR = Path("jobber-data")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSettings:
     """A source database, ``[db.NAME]``."""
 
     name: str
-    url: str  # SQLAlchemy URL with its password; never shown
+    url: str = field(repr=False)  # SQLAlchemy URL with its password; never shown
     engine: str  # SQLAlchemy dialect name: "postgresql", "sqlite", "duckdb" …
     max_concurrent: int = 0  # jobs running on it at a time over all workers; 0 is no limit
     pool_size: int = 10  # connections that one process keeps at most
@@ -26,7 +29,7 @@ class ResultsSettings:
     """A results database, ``[results.NAME]``."""
 
     name: str
-    url: str  # SQLAlchemy URL; for SQLite its path names a folder
+    url: str = field(repr=False)  # SQLAlchemy URL; for SQLite its path names a folder
     engine: str
     results_table: str = "results_%s"  # template of table names; holds %s once and adds to it
     unlogged: bool = False  # PostgreSQL: tables skip the WAL; a crash of the server empties them
@@ -39,23 +42,29 @@ class ResultsSettings:
 class BrokerSettings:
     """The broker, ``[job_queue.broker]``."""
 
-    url: str  # kombu URL: "redis://…" or "filesystem://" (embedded)
+    url: str = field(repr=False)  # kombu URL: "redis://…" or "filesystem://" (embedded)
     key_prefix: str = "jobber:"  # of every Redis key
+
+    @property
+    def networked(self) -> bool:
+        """Whether other machines can reach it."""
+        return not self.url.startswith("filesystem:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSettings:
     """The state store, ``[job_queue.state]``."""
 
-    url: str  # SQLAlchemy URL
+    url: str = field(repr=False)  # SQLAlchemy URL
     pool_size: int = 15
+    embedded: bool = False  # nobody configured it: SQLite in the data folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppSettings:
     """``[app]``."""
 
-    data_dir: Path = Path("jobber-data")  # embedded broker and state live here
+    data_dir: Path = DEFAULT_DATA_DIR  # embedded broker and state live here
     default_queue: str = "default"
     ttl: int = 86_400  # seconds results live unless job or task says otherwise; 0 is for ever
     history: int = 7 * 86_400  # seconds that finished jobs stay visible

@@ -1,0 +1,149 @@
+"""What claiming and submitting cost with many jobs in front, on the state store itself.
+
+The nasty case: the jobs wait in 440 lanes, and the first nine tenths of them belong to a paused database. Figures are
+milliseconds, one connection, nothing else running.
+
+    python benchmarks/claim.py --url sqlite:///bench.db --url postgresql://postgres@127.0.0.1/bench --jobs 1000000
+
+The databases must be empty; the tables stay in them (``--explain`` shows how PostgreSQL and SQLite find the jobs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import text
+
+from jobber.jobs import NewJob
+from jobber.store import Gate, GateKind, Store
+from jobber.store.engine import Database
+
+QUEUES = ("fast", "slow")
+TASKS = tuple(f"task{n}" for n in range(22))
+DATABASES = tuple(f"db{n}" for n in range(10))
+PAUSED = DATABASES[:9]
+BULK = 1000
+
+EXPLAINED = {
+    "first jobs of a lane": "SELECT ord, run FROM jobber_jobs WHERE lane = 1 AND ord >= 0 ORDER BY ord LIMIT 2",
+    "pending jobs of a queue": "SELECT run FROM jobber_jobs WHERE queue = 'fast' AND ord IS NOT NULL "
+    "ORDER BY ord LIMIT 100",
+    "what is due": "SELECT run FROM jobber_jobs WHERE due <= 5 ORDER BY due LIMIT 1000",
+    "a live job": "SELECT run FROM jobber_jobs WHERE job_id = 'x'",
+    "a finished job": "SELECT run FROM jobber_finished_jobs WHERE job_id = 'x' ORDER BY run DESC LIMIT 1",
+}
+
+
+def new_job(name: str, n: int, db: str) -> NewJob:
+    """Return a job that differs from its neighbours in queue and task."""
+    return NewJob(
+        job_id=f"{name}-{n}",
+        queue=QUEUES[n % len(QUEUES)],
+        task=TASKS[n // len(QUEUES) % len(TASKS)],
+        db=db,
+        results="r",
+        table=f"results_{name}_{n}",
+        args=[n],
+    )
+
+
+def fill(store: Store, count: int) -> list[float]:
+    """Submit ``count`` jobs, nine tenths of them for paused databases and first; return the seconds per bulk."""
+    blocked = count * 9 // 10
+    times = []
+    for start in range(0, count, BULK):
+        jobs = [
+            new_job("fill", n, PAUSED[n // 44 % len(PAUSED)] if n < blocked else DATABASES[9])
+            for n in range(start, min(start + BULK, count))
+        ]
+        times.append(timed(lambda jobs=jobs: store.submit(jobs)))
+    return times
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Return the seconds that ``work`` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def quantile(times: Sequence[float], q: float) -> float:
+    """Return the ``q`` quantile in milliseconds."""
+    return sorted(times)[min(len(times) - 1, int(len(times) * q))] * 1000
+
+
+def measure(url: str, count: int, rounds: int, report: Callable[[str, str, Sequence[float]], None]) -> None:
+    """Measure one engine, empty first, then filled."""
+    store = Store(url)
+    store.migrate()
+    engine = url.split(":", maxsplit=1)[0].split("+", maxsplit=1)[0]
+    worker = store.register("bench", QUEUES, 10, lease=86_400)
+
+    def claim(k: int) -> tuple[float, list[float]]:
+        start = time.perf_counter()
+        got = store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=k)
+        took = time.perf_counter() - start
+        return took, [timed(lambda job=job: store.succeed(job, rows=1, columns=[])) for job in got.jobs]
+
+    def claims(label: str, k: int, times: int) -> None:
+        measured = [claim(k) for _ in range(times)]
+        assert all(finished for _, finished in measured), "the benchmark ran out of jobs"
+        report(engine, f"{label}: claim, k = {k}", [took for took, _ in measured])
+        report(engine, f"{label}: finish", [t for _, finished in measured for t in finished])
+
+    few = [new_job("few", n, DATABASES[9]) for n in range(rounds * 3)]
+    report(engine, "empty: submit one", [timed(lambda job=job: store.submit([job])) for job in few])
+    claims("empty", 1, rounds)
+    claims("empty", 10, rounds // 10)
+    while store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=100).jobs:
+        pass
+    for db in PAUSED:
+        report(engine, "pause a database", [timed(lambda db=db: store.pause(Gate(GateKind.DATABASE, db), "bench"))])
+    report(engine, f"bulk submit of {BULK}, up to {count:,} waiting", fill(store, count))
+    later = [new_job("later", n, DATABASES[9]) for n in range(rounds)]
+    report(engine, "full: submit one", [timed(lambda job=job: store.submit([job])) for job in later])
+    claims("full", 1, rounds)
+    claims("full", 10, rounds // 10)
+    report(engine, "full: list 100 pending", [timed(lambda: store.pending("fast", limit=100)) for _ in range(20)])
+    report(engine, "full: runnable queues", [timed(store.runnable_queues) for _ in range(20)])
+    report(engine, "full: what is lost", [timed(store.lost) for _ in range(20)])
+    store.close()
+
+
+def explain(url: str) -> None:
+    """Print how the engine finds jobs."""
+    database = Database(url, pool_size=1)
+    prefix = "EXPLAIN" if database.engine_name == "postgresql" else "EXPLAIN QUERY PLAN"
+    for what, sql in EXPLAINED.items():
+        rows = database.read(lambda connection, sql=sql: connection.execute(text(f"{prefix} {sql}")).all())
+        print(f"\n{database.engine_name}: {what}")
+        print("\n".join(f"  {row[-1]}" for row in rows))
+    database.close()
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", action="append", required=True, help="SQLAlchemy URL of an empty state database")
+    parser.add_argument("--jobs", type=int, default=100_000, help="jobs waiting (default 100,000)")
+    parser.add_argument("--rounds", type=int, default=500, help="claims per figure (default 500)")
+    parser.add_argument("--explain", action="store_true", help="show the plans of the hot statements afterwards")
+    options = parser.parse_args()
+    if options.jobs < options.rounds * 30:
+        parser.error("--jobs must be at least 30 times --rounds")
+    print("| engine | what | n | p50 ms | p99 ms |\n|---|---|---:|---:|---:|")
+
+    def report(engine: str, what: str, times: Sequence[float]) -> None:
+        p50, p99 = quantile(times, 0.5), quantile(times, 0.99)
+        print(f"| {engine} | {what} | {len(times)} | {p50:.2f} | {p99:.2f} |", flush=True)
+
+    for url in options.url:
+        measure(url, options.jobs, options.rounds, report)
+        if options.explain:
+            explain(url)
+
+
+if __name__ == "__main__":
+    main()

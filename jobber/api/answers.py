@@ -1,0 +1,210 @@
+"""What the API says of tasks and jobs: domain objects in, JSON-able dictionaries out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Response
+
+from jobber import jobs
+from jobber.api import jsontext
+from jobber.columns import RESULT_TYPES, Column, result_type
+from jobber.config import Settings
+from jobber.jobs import Job, JobState, Micros
+from jobber.store import Hold
+from jobber.tasks import Task
+
+#: What the peer's answers hold where a job has not begun: Go's zero time. Its clients decode the field as a time.
+_GO_ZERO_TIME = "0001-01-01T00:00:00Z"
+
+
+def respond(envelope: Mapping[str, Any], status: int = 200) -> Response:
+    """Return ``envelope`` as the response's one JSON body; states change, so nobody may cache it."""
+    response = Response(jsontext.dumps(envelope) + "\n", status, mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def success(data: Any, **beside: Any) -> Response:
+    """Return the answer to a request that succeeded, always 200.
+
+    Parameters:
+        beside: further keys of the envelope (``columns``, ``count``, ``next`` …).
+    """
+    return respond({"status": "success", "data": data, **beside})
+
+
+def rfc3339(at: Micros | None) -> str | None:
+    """Return a time as RFC 3339 in UTC, always with six digits after the second, so that text order is time order."""
+    if at is None:
+        return None
+    seconds, micros = divmod(at, 1_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros, tzinfo=None)
+    return moment.isoformat(timespec="microseconds") + "Z"
+
+
+def _now() -> Micros:
+    return time.time_ns() // 1000
+
+
+class Answers:
+    """Builds answers; knows the settings because the type of a column depends on the results database.
+
+    Parameters:
+        now: the clock that the durations of jobs that are not finished are measured by.
+    """
+
+    def __init__(self, settings: Settings, now: Callable[[], Micros] = _now) -> None:
+        self._settings = settings
+        self._now = now
+
+    def job(self, job: Job, holds: Sequence[Hold] | None = None) -> dict[str, Any]:
+        """Return the job answer.
+
+        Parameters:
+            holds: what keeps a pending job from running; None if nobody looked, which is said as null.
+        """
+        waits = job.state in (JobState.PENDING, JobState.RETRY)
+        return {
+            "job_id": job.job_id,
+            "task": job.task,
+            "task_name": job.task,
+            "queue": job.queue,
+            "eta": rfc3339(job.eta),
+            "retries": job.retries,
+            "state": job.state.value,
+            "status": job.state.value,
+            "count": job.rows or 0,
+            # The name of the Go type is what clients of the first version look for.
+            "results": [{"Type": "int64", "Value": job.rows or 0}] if job.state is JobState.SUCCESS else [],
+            "error": job.error,
+            "error_code": job.error_code,
+            "args": job.args,
+            "db": job.db,
+            "results_db": job.results,
+            "table": job.table,
+            "columns": self.columns(job),
+            "priority": job.priority,
+            "ttl": job.ttl,
+            "timeout": job.timeout,
+            "attempt": job.attempt,
+            "cancel_requested": job.cancel_requested,
+            "group_id": None,
+            "created_at": rfc3339(job.created_at),
+            "started_at": rfc3339(job.started_at),
+            "finished_at": rfc3339(job.finished_at),
+            "expires_at": rfc3339(job.expires_at),
+            "queued_ms": self._queued_ms(job),
+            "run_ms": self._run_ms(job),
+            "progress": self._progress(job),
+            "waiting_for": (None if holds is None else [_hold(hold) for hold in holds]) if waits else [],
+            "worker": job.worker,
+            "tags": dict(job.tags),
+        }
+
+    def pending(self, job: Job) -> dict[str, Any]:
+        """Return an item of a queue's list: the job answer, and the fields that the peer's Go client decodes.
+
+        Go matches keys without regard to case, so a key that differs from another in case only has the same value.
+        """
+        return self.job(job) | {
+            "ID": job.job_id,
+            "Status": job.state.value,
+            "Queue": job.queue,
+            "Schedule": "",
+            "MaxRetry": job.retries,
+            "Retried": job.failures,
+            "PrevErr": job.error,
+            "ProcessedAt": rfc3339(job.started_at) or _GO_ZERO_TIME,
+            "Job": {"Task": job.task},
+        }
+
+    def columns(self, job: Job) -> list[dict[str, str]]:
+        """Return the columns of a job's result, each with the type that it has in the results database."""
+        backend = self._settings.results.get(job.results)
+        engine = backend.engine if backend else ""
+        return [{"name": column.name, "type": _type(engine, column)} for column in job.columns]
+
+    def task(self, task: Task, queue: str, *, sql: bool = False) -> dict[str, Any]:
+        """Return what is known of a task, defaults filled in; the SQL only where it was asked for."""
+        statement = next(iter(task.statements.values()), None)
+        answer = {
+            "name": task.name,
+            "description": task.description,
+            "params": [
+                {"name": param.name, "type": param.type, "required": param.required, "default": param.default}
+                for param in task.params
+            ],
+            "placeholders": {
+                "count": statement.count if statement else 0,
+                "names": list(statement.names) if statement else [],
+            },
+            "queue": queue,
+            "db": list(task.databases),
+            "results": list(task.results),
+            "raw": task.raw,
+            "concurrency": task.concurrency,
+            "timeout": task.timeout or 0,
+            "ttl": self._settings.app.ttl if task.ttl is None else task.ttl,
+            "priority": task.priority or jobs.PRIORITY_NORMAL,
+            "retries": task.retries or 0,
+            "max_rows": task.max_rows,
+            "index": list(task.index),
+            "cron": task.cron,
+            "version": task.version,
+            "file": task.file.name,  # its folder is the server's own business
+            "line": task.line,
+        }
+        return answer | {"sql": task.sql} if sql else answer
+
+    def _queued_ms(self, job: Job) -> int:
+        """Return how long the job has waited since it might have run: from its start time, if it has one, on."""
+        since = max(job.created_at, job.eta or 0)
+        return _ms(since, job.started_at or job.finished_at or self._now())
+
+    def _run_ms(self, job: Job) -> int | None:
+        if job.started_at is None:
+            return None
+        if job.finished_at is None and job.state is not JobState.STARTED:
+            return None  # between two attempts
+        return _ms(job.started_at, job.finished_at or self._now())
+
+    def _progress(self, job: Job) -> dict[str, Any]:
+        run_ms = self._run_ms(job)
+        done = job.state is JobState.SUCCESS
+        rows = job.rows if done and job.rows is not None else job.rows_so_far
+        return {
+            "phase": _phase(job),
+            "rows": rows,
+            "bytes": job.bytes_so_far,
+            "rate": rows * 1000 // run_ms if run_ms else None,
+            "total": None,
+            "total_basis": "none",
+            "percent": 100 if done else None,
+            "eta": None,
+            "position": None,
+        }
+
+
+def _phase(job: Job) -> str:
+    if job.state.finished:
+        return "done"
+    if job.state is JobState.STARTED:
+        return job.phase or "querying"
+    return "waiting"
+
+
+def _hold(hold: Hold) -> dict[str, str]:
+    return {"gate": hold.kind, "name": hold.name, "text": hold.text}
+
+
+def _ms(start: Micros, end: Micros) -> int:
+    return max(0, (end - start) // 1000)  # the clocks of two machines may disagree
+
+
+def _type(engine: str, column: Column) -> str:
+    # A job of an earlier day may have gone to a database that the config no longer names.
+    return result_type(engine, column) if engine in RESULT_TYPES else column.kind.value.upper()

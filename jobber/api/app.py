@@ -1,0 +1,38 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+import jobber
+from jobber.api import jobs, jsontext, meta, tasks
+from jobber.api.answers import Answers
+from jobber.api.errors import Api, register
+from jobber.service import Service
+
+
+def create_app(service: Service) -> Flask:
+    """Return the WSGI application that answers for ``service``.
+
+    It holds no state of its own: any number of them may serve one state store.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.json = jsontext.Provider(app)
+    app.config.update(
+        MAX_CONTENT_LENGTH=service.settings.app.max_body,
+        API_TITLE="jobber",
+        API_VERSION=jobber.__version__,
+        OPENAPI_VERSION="3.1.0",
+        OPENAPI_URL_PREFIX="/",
+        OPENAPI_JSON_PATH="openapi.json",
+    )
+    # A redirect would answer //jobs with a page of HTML.
+    app.url_map.merge_slashes = False
+    answers = Answers(service.settings)
+    app.extensions["jobber.service"] = service
+    app.extensions["jobber.answers"] = answers
+    api = Api(app)
+    register(app, answers)
+    for blueprint in (meta.blueprint, tasks.blueprint, jobs.blueprint):
+        api.register_blueprint(blueprint)
+    return app

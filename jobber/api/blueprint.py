@@ -1,0 +1,133 @@
+"""How a route is declared: one decorator that validates, documents and registers it.
+
+flask-smorest and webargs do the work, with the parser replaced: bodies are read exactly and strictly, whatever their
+content type says (``curl --data`` says that it is a form), and what is wrong becomes an ``InvalidRequest``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import flask_smorest
+import marshmallow as ma
+from flask import Request, Response, current_app
+from webargs.flaskparser import FlaskParser
+
+from jobber.api import jsontext
+from jobber.api.answers import Answers
+from jobber.api.errors import statuses
+from jobber.api.fields import json_type
+from jobber.errors import InvalidRequest, JobberError
+from jobber.service import Service
+
+View = TypeVar("View", bound=Callable[..., Response])
+
+
+def service() -> Service:
+    """Return the service that this application speaks for."""
+    found: Service = current_app.extensions["jobber.service"]
+    return found
+
+
+def answers() -> Answers:
+    """Return the builder of this application's answers."""
+    found: Answers = current_app.extensions["jobber.answers"]
+    return found
+
+
+class RequestParser(FlaskParser):
+    """Hands bodies and query strings to the schemas, and their complaints to the error handler."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE}  # noqa: RUF012
+
+    def load_json(self, req: Request, schema: ma.Schema) -> Any:  # noqa: ARG002
+        body = jsontext.loads(req.get_data(cache=False))
+        if not isinstance(body, dict):
+            raise InvalidRequest(f"the body must be a JSON object, not {json_type(body)}")
+        return body
+
+    def load_querystring(self, req: Request, schema: ma.Schema) -> Any:  # noqa: ARG002
+        return {name: value for name, value in req.args.items() if value}
+
+    def handle_error(
+        self,
+        error: ma.ValidationError,
+        req: Request,  # noqa: ARG002
+        schema: ma.Schema,
+        **_: Any,
+    ) -> NoReturn:
+        messages: dict[str, Any]
+        (messages,) = error.messages_dict.values()  # webargs puts them under the name of the location
+        problems = {name: _problem(name, texts, schema) for name, texts in messages.items()}
+        name = next(iter(problems))
+        details: dict[str, Any] = {"field": name, "fields": problems}
+        if nearest := _nearest(name, schema):
+            details["nearest"] = nearest
+        raise InvalidRequest("; ".join(f"{field}: {problem}" for field, problem in problems.items()), **details)
+
+
+def _problem(name: str, texts: Any, schema: ma.Schema) -> str:
+    if name in schema.fields:
+        return str(texts[0])
+    nearest = _nearest(name, schema)
+    return "there is no such field" + (f"; did you mean {nearest}?" if nearest else "")
+
+
+def _nearest(name: str, schema: ma.Schema) -> str | None:
+    """Return the known field that an unknown one was probably meant to be."""
+    if name in schema.fields:
+        return None
+    return next(iter(difflib.get_close_matches(name[:100].lower(), schema.fields, n=1)), None)
+
+
+class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
+    """flask-smorest's, with a single typed decorator in the place of its stack of four."""
+
+    ARGUMENTS_PARSER = RequestParser()
+
+    def operation(
+        self,
+        method: str,
+        rule: str,
+        *,
+        answer: type[ma.Schema],
+        query: ma.Schema | None = None,
+        body: ma.Schema | None = None,
+        errors: tuple[type[JobberError], ...] = (),
+    ) -> Callable[[View], View]:
+        """Register a view, which returns a finished response, under a method and a path.
+
+        Parameters:
+            answer: describes the answer; it is not run over it.
+            query, body: validate what comes in; made once, at import. What they load is passed in this order.
+            errors: what the view may answer besides ``InvalidRequest``, which every view with input may.
+        """
+
+        def decorate(view: View) -> View:
+            documented: Any = self.response(200, answer)(view)
+            for status in statuses(*errors, *((InvalidRequest,) if query or body else ())):
+                documented = self.alt_response(status, response=_COMPONENT[status])(documented)
+            # Those wrappers only document: kept, they would cost 5 µs each and request.
+            runs: Any = view
+            runs._apidoc = documented._apidoc
+            # The outermost decorator's arguments come first.
+            if body:
+                runs = self.arguments(body, location="json", required=False, error_status_code=400)(runs)
+            if query:
+                runs = self.arguments(query, location="query", error_status_code=400)(runs)
+            self.route(rule, methods=[method])(runs)
+            return view
+
+        return decorate
+
+
+_COMPONENT = {
+    400: "BAD_REQUEST",
+    404: "NOT_FOUND",
+    409: "CONFLICT",
+    410: "GONE",
+    500: "INTERNAL_SERVER_ERROR",
+    503: "SERVICE_UNAVAILABLE",
+}

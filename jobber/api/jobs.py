@@ -1,0 +1,105 @@
+"""Jobs: look, wait, cancel, read the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+
+from jobber.api import rows as json_rows
+from jobber.api.answers import success
+from jobber.api.blueprint import Blueprint, answers, service
+from jobber.api.schemas import (
+    CancelQuery,
+    JobAnswer,
+    PendingAnswer,
+    QueueQuery,
+    RowsAnswer,
+    RowsQuery,
+    StatusQuery,
+)
+from jobber.errors import (
+    InvalidRequest,
+    JobIsFinished,
+    ResultsGone,
+    ResultsNotReady,
+    ResultsUnavailable,
+    StateUnavailable,
+    UnknownJob,
+)
+from jobber.jobs import JOB_ID_PATTERN
+
+blueprint = Blueprint("jobs", __name__)
+
+#: Longest ``?wait=``, whatever the settings say; where they say less, the answer comes earlier.
+_MOST_WAIT = 60
+
+
+def _known(job_id: str) -> str:
+    """Return an ID from a path. Raises UnknownJob for what can be none, before a database chokes on it."""
+    if not JOB_ID_PATTERN.fullmatch(job_id):
+        raise UnknownJob(f"{job_id[:100]!r} is no job ID")
+    return job_id
+
+
+@blueprint.operation(
+    "GET", "/jobs/<job_id>", answer=JobAnswer, query=StatusQuery(), errors=(UnknownJob, StateUnavailable)
+)
+def status(query: dict[str, Any], job_id: str) -> Response:
+    """The status of a job
+
+    With `wait`, the answer comes as soon as the job is finished; at once where too many callers wait already.
+    """
+    of, wait = service(), query["wait"]
+    if wait > _MOST_WAIT:
+        raise InvalidRequest(f"wait: must lie between 0 and {_MOST_WAIT} seconds", field="wait")
+    job = of.wait(_known(job_id), wait) if wait else of.job(_known(job_id))
+    return success(answers().job(job, of.holds(job)))
+
+
+@blueprint.operation(
+    "DELETE",
+    "/jobs/<job_id>",
+    answer=JobAnswer,
+    query=CancelQuery(),
+    errors=(UnknownJob, JobIsFinished, StateUnavailable),
+)
+def cancel(query: dict[str, Any], job_id: str) -> Response:
+    """Cancel a pending or running job
+
+    A pending job is CANCELLED at once. A running one is asked to stop: the answer says `cancel_requested`, and the job
+    is CANCELLED once its query is gone.
+    """
+    return success(answers().job(service().cancel(_known(job_id), purge=query["purge"])))
+
+
+@blueprint.operation("GET", "/jobs/queue/<queue>", answer=PendingAnswer, query=QueueQuery(), errors=(StateUnavailable,))
+def pending(query: dict[str, Any], queue: str) -> Response:
+    """The pending jobs of a queue, in the order in which they will run"""
+    if not JOB_ID_PATTERN.fullmatch(queue):
+        raise InvalidRequest(
+            f"queue: {queue[:100]!r} can be no queue; names hold letters and digits (ASCII), _, : and -", field="queue"
+        )
+    build = answers()
+    return success([build.pending(job) for job in service().pending(queue, limit=query["limit"])])
+
+
+@blueprint.operation(
+    "GET",
+    "/jobs/<job_id>/results",
+    answer=RowsAnswer,
+    query=RowsQuery(),
+    errors=(UnknownJob, ResultsNotReady, ResultsGone, ResultsUnavailable, StateUnavailable),
+)
+def results(query: dict[str, Any], job_id: str) -> Response:
+    """A page of a job's rows, in the order of its query"""
+    offset, limit = query["offset"], query["limit"]
+    job, rows = service().rows(_known(job_id), offset=offset, limit=limit)
+    after = offset + len(rows)
+    return success(
+        json_rows.objects(job.columns, rows),
+        columns=answers().columns(job),
+        count=job.rows,
+        next=after if rows and after < (job.rows or 0) else None,
+        run=job.run,
+    )

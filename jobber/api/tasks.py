@@ -1,0 +1,48 @@
+"""Tasks, and the jobs that are made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+
+from jobber.api.answers import success
+from jobber.api.blueprint import Blueprint, answers, service
+from jobber.api.schemas import JobAnswer, JobBody, TaskAnswer, TaskQuery, TasksAnswer
+from jobber.errors import Draining, InvalidRequest, JobIsLive, StateUnavailable, UnknownTask
+from jobber.service import JobRequest
+
+blueprint = Blueprint("tasks", __name__)
+
+
+@blueprint.operation("GET", "/tasks", answer=TasksAnswer, query=TaskQuery())
+def tasks(query: dict[str, Any]) -> Response:
+    """The registered tasks, by name"""
+    of = service()
+    return success([answers().task(task, of.queue_of(task), sql=query["sql"]) for task in of.tasks()])
+
+
+@blueprint.operation("GET", "/tasks/<task_name>", answer=TaskAnswer, query=TaskQuery(), errors=(UnknownTask,))
+def task(query: dict[str, Any], task_name: str) -> Response:
+    """One task"""
+    of = service()
+    found = of.task(task_name)
+    return success(answers().task(found, of.queue_of(found), sql=query["sql"]))
+
+
+@blueprint.operation(
+    "POST",
+    "/tasks/<task_name>/jobs",
+    answer=JobAnswer,
+    body=JobBody(),
+    errors=(UnknownTask, JobIsLive, StateUnavailable, Draining),
+)
+def submit(body: dict[str, Any], task_name: str) -> Response:
+    """Schedule a job
+
+    Once this is answered, the job is stored durably and will run.
+    """
+    named = body.pop("task", task_name)
+    if named != task_name:
+        raise InvalidRequest(f"task: the path names {task_name!r}, the body {named!r}", field="task")
+    return success(answers().job(service().submit(task_name, JobRequest(**body))))

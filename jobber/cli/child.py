@@ -1,0 +1,135 @@
+"""The two kinds of process below the supervisor: ``python -m jobber.cli.child api|worker``, never started by hand."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from jobber.cli.logs import configure_logging
+from jobber.cli.processes import DRAIN, INTERRUPT, RELOAD, Plan, leave, obey, receive_plan, say_ready
+from jobber.errors import JobberError
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from jobber.instance import Instance
+
+log = logging.getLogger(__name__)
+
+#: Threads that answer requests; each ``?wait`` holds one.
+_HTTP_THREADS = 128
+
+
+def main() -> int:
+    """Run the child named by the first argument until the supervisor ends it."""
+    role = sys.argv[1]
+    plan = receive_plan()
+    configure_logging(plan.settings.app.log_level)
+    return {"api": run_api, "worker": run_worker}[role](plan)
+
+
+def run_worker(plan: Plan) -> int:
+    """Serve queues: the Celery worker, its heartbeat and the maintenance thread."""
+    from jobber.instance import Instance
+    from jobber.maintenance import Maintenance
+    from jobber.worker import Worker, node_name, serve
+
+    instance = Instance(plan.settings, plan.directories)
+
+    def queues() -> tuple[str, ...]:
+        return plan.queues or tuple(instance.queues())
+
+    worker = Worker(
+        settings=plan.settings,
+        name=plan.name,
+        tasks=instance.tasks,
+        queues=queues,
+        slots=plan.slots,
+        store=instance.store,
+        queueing=instance.queueing,
+        sources=instance.sources,
+        results=instance.results,
+    )
+    maintenance = Maintenance(
+        settings=plan.settings, store=instance.store, queueing=instance.queueing, results=instance.results
+    )
+    threading.Thread(target=maintenance.run, name="maintenance", daemon=True).start()
+
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def consume() -> None:
+        """Serve the queues that the new task files name."""
+        for queue in queues():
+            instance.queueing.app.control.add_consumer(queue, destination=[node_name(worker)])
+
+    def orphaned() -> None:
+        log.warning("the supervisor is gone; stopping")
+        terminate()
+        terminate()
+
+    obey({DRAIN: terminate, INTERRUPT: terminate, RELOAD: lambda: _reload(instance, consume)}, orphaned=orphaned)
+    status = serve(worker, instance.queueing, queues(), on_ready=say_ready)
+    maintenance.stop()
+    instance.close()
+    return status
+
+
+def run_api(plan: Plan) -> int:
+    """Answer HTTP: granian's main process, which forks the one that builds the app and serves it."""
+    from granian import Granian
+    from granian.constants import HTTPModes, Interfaces
+    from granian.log import LogLevels
+
+    server = Granian(
+        "jobber",
+        address=plan.host,
+        port=plan.port,
+        interface=Interfaces.WSGI,
+        workers=1,
+        blocking_threads=_HTTP_THREADS,
+        backpressure=_HTTP_THREADS,
+        http=HTTPModes.http1,
+        websockets=False,
+        log_level=LogLevels.error,
+        respawn_failed_workers=True,
+        respawn_interval=0,
+        workers_kill_timeout=2,
+    )
+    server.serve(target_loader=lambda: _app(plan), wrap_loader=False)
+    return 0
+
+
+def _app(plan: Plan) -> Flask:
+    from jobber.api import create_app
+    from jobber.instance import Instance
+
+    instance = Instance(plan.settings, plan.directories)
+    service = instance.service()
+    main = os.getppid()
+
+    def orphaned() -> None:
+        os.kill(main, signal.SIGTERM)
+        threading.Timer(1.0, os._exit, [0]).start()
+
+    obey({DRAIN: service.drain, RELOAD: lambda: _reload(instance)}, orphaned=orphaned)
+    return create_app(service)
+
+
+def _reload(instance: Instance, then: Callable[[], None] = lambda: None) -> None:
+    """Load the task files anew, as the supervisor has just done with success."""
+    try:
+        instance.reload()
+    except JobberError as error:
+        log.error("the old tasks stay: %s", error)
+    else:
+        then()
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,261 @@
+"""``jobber``, ``jobber check`` and ``jobber reload``: what an operator runs on the server's machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+import jobber
+from jobber import config, queueing, tasks
+from jobber.cli.logs import configure_logging
+from jobber.cli.processes import Plan
+from jobber.cli.supervisor import Supervisor, reload_running
+from jobber.config import Settings
+from jobber.errors import ConfigError, JobberError, TaskFileError
+from jobber.instance import Instance, prepare_state
+from jobber.tasks import TaskSet
+
+#: Seconds that start-up waits for databases before it goes on without them.
+_START_PATIENCE = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """The command line's options, as the README of the project describes them."""
+
+    config: Path | None
+    directories: tuple[Path, ...]
+    queues: tuple[str, ...]
+    worker_name: str
+    worker_concurrency: int
+    worker_processes: int
+    worker_only: bool
+    server: str
+    insecure: bool
+    strict: bool
+    drain_timeout: float | None
+
+    def settings(self) -> Settings:
+        """Return the settings of file, environment and flags. Raises ConfigError."""
+        settings = config.load(self.config, os.environ)
+        if self.drain_timeout is not None:
+            settings = replace(settings, app=replace(settings.app, drain_timeout=self.drain_timeout))
+        return settings
+
+    def folders(self) -> tuple[Path, ...]:
+        """Return the task folders. Raises UsageError if none is given."""
+        if not self.directories:
+            raise click.UsageError("--sql-directory is missing: name the folder that holds your .sql task files")
+        return self.directories
+
+    def address(self) -> tuple[str, int]:
+        """Return host and port to listen on. Raises UsageError, also for an address that needs ``--insecure``."""
+        host, colon, port = self.server.rpartition(":")
+        host = host.strip("[]")
+        if not colon or not port.isdigit() or not 0 < int(port) < 65536:
+            raise click.UsageError(f"--server {self.server}: write it as HOST:PORT, like 127.0.0.1:6060")
+        host = host or "0.0.0.0"  # noqa: S104  # ":6060" means every address, and is refused below
+        if not self.insecure and not self.worker_only and not _is_loopback(host):
+            raise click.UsageError(
+                f"--server {self.server}: other machines could reach this address, and jobber has no authentication "
+                "yet; listen on 127.0.0.1 behind a proxy of yours, or accept the risk with --insecure"
+            )
+        return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(flags: Flags) -> int:
+    """Check everything, start the processes, and watch over them until a signal; return the exit status."""
+    began = time.monotonic()
+    host, port = flags.address()
+    settings = flags.settings()
+    configure_logging(settings.app.log_level)
+    instance = Instance(settings, flags.folders())
+    problems = _prepare(instance, strict=flags.strict)
+    plan = Plan(
+        settings=settings,
+        directories=tuple(flags.directories),
+        queues=flags.queues,
+        name=flags.worker_name,
+        slots=flags.worker_concurrency,
+        host=host,
+        port=port,
+    )
+    for line in _headline(instance, plan, flags):
+        click.echo(line)
+    for warning in (*settings.warnings, *problems):
+        click.echo(click.style("warning  ", fg="yellow") + warning)
+    instance.close()
+
+    def reload() -> str:
+        fresh = Instance(settings, flags.folders())
+        try:
+            refuse_bad_tasks(fresh)
+            fresh.announce_limits()
+        finally:
+            fresh.close()
+        return f"{len(fresh.tasks())} tasks"
+
+    supervisor = Supervisor(plan, workers=flags.worker_processes, api=not flags.worker_only, reload=reload)
+    return supervisor.run(
+        lambda: click.echo(
+            click.style("ready", fg="green") + f"    after {time.monotonic() - began:.1f} s; Ctrl-C stops"
+        )
+    )
+
+
+def _prepare(instance: Instance, *, strict: bool) -> list[str]:
+    """Bring state and results up to date and check the tasks; return what is not there yet.
+
+    Raises:
+        TaskFileError: tasks that a database refuses.
+        JobberError: with ``strict``, whatever is down.
+    """
+    missing = []
+    steps: list[tuple[str, Callable[[], None]]] = [
+        ("the state database", lambda: prepare_state(instance, _START_PATIENCE)),
+        ("the state database", instance.announce_limits),
+    ]
+    steps += [(f"the results database {name}", backend.prepare) for name, backend in instance.results.items()]
+    for what, step in steps:
+        try:
+            step()
+        except JobberError as error:
+            if strict:
+                raise
+            missing.append(f"{what}: {error.message} (jobber goes on and tries again)")
+    unavailable = refuse_bad_tasks(instance)
+    if unavailable and strict:
+        raise ConfigError("; ".join(f"database {name}: {why}" for name, why in unavailable.items()))
+    missing += [f"the database {name}: {why}; its tasks are not checked" for name, why in unavailable.items()]
+    return missing
+
+
+def refuse_bad_tasks(instance: Instance) -> dict[str, str]:
+    """Prepare every task on every database that it may run on; return databases that are down, with the reason.
+
+    Raises:
+        TaskFileError: all tasks that a database refuses, with file, line and the engine's words.
+    """
+    prepared = tasks.prepare(instance.tasks().values(), instance.sources)
+    if prepared.problems:
+        raise TaskFileError("\n".join(prepared.problems))
+    return dict(prepared.unavailable)
+
+
+def _headline(instance: Instance, plan: Plan, flags: Flags) -> Iterable[str]:
+    settings = instance.settings
+    loaded: TaskSet = instance.tasks()
+    yield click.style(f"jobber {jobber.__version__}", bold=True)
+    facts = {
+        "listening": "nowhere (worker only)" if flags.worker_only else f"http://{_shown(plan.host)}:{plan.port}",
+        "state": _engine_of(settings.state.url),
+        "broker": "embedded (files)" if queueing.embedded(settings) else settings.broker.url.split(":", 1)[0],
+        "databases": _named((name, source.engine) for name, source in instance.sources.items()),
+        "results": _named((name, backend.engine) for name, backend in instance.results.items()),
+        "tasks": f"{len(loaded)} from {len({task.file for task in loaded.values()})} files: {_some(loaded)}",
+        "queues": _some(plan.queues or instance.queues()),
+        "workers": f"{flags.worker_processes} × {flags.worker_concurrency} jobs at a time",
+        "data": str(settings.app.data_dir),
+    }
+    for name, value in facts.items():
+        yield click.style(f"{name:<11}", fg="cyan") + value
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _engine_of(url: str) -> str:
+    engine = url.split(":", 1)[0].split("+", 1)[0]
+    return "sqlite (embedded)" if engine == "sqlite" else engine
+
+
+def _named(items: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} ({engine})" for name, engine in items)
+
+
+def _some(names: Iterable[str], most: int = 12) -> str:
+    every = list(names)
+    return ", ".join(every[:most]) + (f" … and {len(every) - most} more" if len(every) > most else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    what: str
+    ok: bool
+    text: str
+
+
+def check(flags: Flags, *, as_json: bool) -> int:
+    """Check config, task files, databases and broker; print what was found and return the exit status."""
+    findings = list(_findings(flags))
+    failed = any(not finding.ok for finding in findings)
+    if as_json:
+        items = [{"what": finding.what, "ok": finding.ok, "message": finding.text} for finding in findings]
+        click.echo(json.dumps({"ok": not failed, "checks": items}, ensure_ascii=False, indent=2))
+        return int(failed)
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
+        head, *rest = finding.text.splitlines() or [""]
+        click.echo(f"{mark} {finding.what:<{width}}  {head}")
+        for line in rest:
+            click.echo(f"{'':<{width + 7}}{line}")
+    return int(failed)
+
+
+def _findings(flags: Flags) -> Iterable[_Finding]:
+    try:
+        settings = flags.settings()
+        yield _Finding("config", True, str(flags.config or "environment and defaults"))
+        instance = Instance(settings, flags.folders())
+    except JobberError as error:
+        yield _Finding("config" if isinstance(error, ConfigError) else "task files", False, error.message)
+        return
+    loaded = instance.tasks()
+    yield _Finding("task files", True, f"{len(loaded)} tasks: {_some(loaded)}")
+    yield _tried("state", instance.store.migrate, "reachable, schema up to date")
+    yield _tried("broker", lambda: queueing.ping(instance.queueing.app), "reachable")
+    for name, backend in instance.results.items():
+        yield _tried(f"results {name}", backend.prepare, f"reachable, writable ({backend.engine})")
+    prepared = tasks.prepare(loaded.values(), instance.sources)
+    for name, source in instance.sources.items():
+        why = prepared.unavailable.get(name)
+        yield _Finding(f"database {name}", why is None, why or f"reachable ({source.engine})")
+    text = "\n".join(prepared.problems) or f"{prepared.prepared} statements prepared"
+    yield _Finding("tasks", not prepared.problems, text)
+    instance.close()
+
+
+def _tried(what: str, attempt: Callable[[], None], text: str) -> _Finding:
+    try:
+        attempt()
+    except JobberError as error:
+        return _Finding(what, False, error.message)
+    return _Finding(what, True, text)
+
+
+def reload_all(flags: Flags) -> int:
+    """Make every running instance of this config's data folder reload; print each answer and return the status."""
+    data_dir = flags.settings().app.data_dir
+    answers = reload_running(data_dir)
+    if not answers:
+        click.echo(f"no jobber runs with the data folder {data_dir}", err=True)
+        return 1
+    for pid, ok, message in answers:
+        click.echo(f"{pid}: {'reloaded' if ok else 'refused, the old tasks stay'}: {message}")
+    return int(not all(ok for _, ok, _ in answers))

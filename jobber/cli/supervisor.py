@@ -1,0 +1,203 @@
+"""The supervisor: starts the processes of an instance, restarts those that die, and ends them in order."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from jobber.cli.processes import DRAIN, INTERRUPT, RELOAD, Child, Plan
+from jobber.errors import ConfigError, JobberError
+
+log = logging.getLogger(__name__)
+
+#: Seconds: between two looks at the children, before a dead one is started again, for the API to close.
+_LOOK, _RESPAWN, _CLOSE = 0.05, 1.0, 2.0
+#: Seconds beyond the drain timeout after which workers are killed.
+_PATIENCE = 10.0
+
+
+class Supervisor:
+    """Runs one API process (unless ``api`` is off) and some worker processes until a signal ends them.
+
+    Parameters:
+        plan: for every child.
+        workers: worker processes.
+        api: whether this instance answers HTTP.
+        reload: checks the task files anew and puts the new limits in force; raises what is wrong with them.
+    """
+
+    def __init__(self, plan: Plan, *, workers: int, api: bool, reload: Callable[[], str]) -> None:
+        self._plan = plan
+        self._reload = reload
+        self._roles = ["api"] * api + ["worker"] * workers
+        self._children: list[Child] = []
+        self._signals = 0
+        self._reloads = threading.Event()
+        self._note = RunNote(plan.settings.app.data_dir)
+
+    def run(self, on_ready: Callable[[], None]) -> int:
+        """Start everything, watch over it, and return the exit status when all has ended.
+
+        Parameters:
+            on_ready: called once, when every process does its work.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reloads.set())
+        if "api" in self._roles:
+            check_address(self._plan.host, self._plan.port)
+        self._note.write()
+        try:
+            self._children = [Child(role, self._plan) for role in self._roles]
+            self._watch(on_ready)
+            self._drain()
+        finally:
+            for child in self._children:
+                child.kill()
+            self._note.remove()
+        return 0
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._signals += 1
+
+    def _watch(self, on_ready: Callable[[], None]) -> None:
+        ready = False
+        while not self._signals:
+            if not ready and all(self._is_ready(child) for child in self._children):
+                ready = True
+                on_ready()
+            if self._reloads.is_set():
+                self._reloads.clear()
+                self._reload_all()
+            for place, child in enumerate(self._children):
+                if child.status is not None:
+                    log.error("the %s process ended (status %s); starting another", child.role, child.status)
+                    child.kill()
+                    time.sleep(_RESPAWN)
+                    self._children[place] = Child(child.role, self._plan)
+            time.sleep(_LOOK)
+
+    def _is_ready(self, child: Child) -> bool:
+        if child.role == "worker":
+            return child.ready.is_set()
+        if not child.ready.is_set() and answers(self._plan.host, self._plan.port):
+            child.ready.set()
+        return child.ready.is_set()
+
+    def _reload_all(self) -> None:
+        try:
+            said = self._reload()
+        except JobberError as error:
+            log.error("reload refused, the old tasks stay:\n%s", error)
+            self._note.reloaded(ok=False, message=error.message)
+            return
+        for child in self._children:
+            child.tell(RELOAD)
+        log.info("reloaded: %s", said)
+        self._note.reloaded(ok=True, message=said)
+
+    def _drain(self) -> None:
+        """Stop claiming, let jobs finish, then close the API; every further signal is less patient."""
+        told = self._signals
+        for child in self._children:
+            child.tell(DRAIN)
+        workers = [child for child in self._children if child.role == "worker"]
+        deadline = time.monotonic() + self._plan.settings.app.drain_timeout + _PATIENCE
+        while any(child.status is None for child in workers) and time.monotonic() < deadline:
+            if self._signals > told:
+                told = self._signals
+                for child in workers:
+                    child.tell(INTERRUPT) if told == 2 else child.kill()
+            time.sleep(_LOOK / 5)
+        for child in self._children:
+            child.terminate()
+        for child in self._children:
+            child.wait(_CLOSE)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise ConfigError if nothing can listen on host and port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --server"
+            ) from error
+
+
+def answers(host: str, port: int) -> bool:
+    """Return whether something accepts connections on host and port."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+class RunNote:
+    """A file that tells ``jobber reload`` which instances of this data folder run, and how their reload went."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = folder(data_dir) / f"{os.getpid()}.json"
+        self._reloads = 0
+
+    def write(self) -> None:
+        """Say that this process runs."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._save({"pid": os.getpid(), "reloads": 0})
+
+    def reloaded(self, *, ok: bool, message: str) -> None:
+        """Say how a reload went."""
+        self._reloads += 1
+        self._save({"pid": os.getpid(), "reloads": self._reloads, "ok": ok, "message": message})
+
+    def remove(self) -> None:
+        """Say that this process is gone."""
+        self._path.unlink(missing_ok=True)
+
+    def _save(self, note: dict[str, object]) -> None:
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps(note))
+        fresh.replace(self._path)
+
+
+def folder(data_dir: Path) -> Path:
+    """Return where the notes of running instances lie."""
+    return data_dir / "run"
+
+
+def reload_running(data_dir: Path, *, patience: float = 30.0) -> list[tuple[int, bool, str]]:
+    """Ask every running instance of ``data_dir`` to reload its tasks; return pid, success and message of each.
+
+    Notes of instances that are gone are removed.
+    """
+    answers_of = []
+    for path in sorted(folder(data_dir).glob("*.json")):
+        before = json.loads(path.read_text())
+        pid = int(before["pid"])
+        try:
+            os.kill(pid, signal.SIGHUP)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+            continue
+        deadline = time.monotonic() + patience
+        after = before
+        while after["reloads"] == before["reloads"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+            after = json.loads(path.read_text()) if path.exists() else before
+        if after["reloads"] == before["reloads"]:
+            answers_of.append((pid, False, f"did not answer within {patience:g} s"))
+        else:
+            answers_of.append((pid, bool(after["ok"]), str(after["message"])))
+    return answers_of

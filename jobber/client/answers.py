@@ -1,0 +1,155 @@
+"""What the server tells, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+_FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELLED"})
+
+#: A JSON scalar; send a Decimal where digits count.
+Scalar = str | int | float | Decimal | bool | None
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a result, with its SQL type in the results database."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Something that keeps a pending job from running; ``text`` says it for people."""
+
+    gate: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is; None where the server does not know."""
+
+    phase: str  # waiting, querying, writing, publishing, done
+    rows: int
+    bytes: int
+    rate: int | None  # rows per second
+    total: int | None  # rows expected
+    percent: float | None
+    eta: datetime | None
+    position: int | None  # in the queue
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A job as the server last told it."""
+
+    job_id: str
+    task: str
+    queue: str
+    state: str  # PENDING, STARTED, RETRY, SUCCESS, FAILURE, CANCELLED
+    count: int  # rows of the published result
+    error: str  # why the last attempt failed, "" if it did not
+    error_code: str
+    args: list[Scalar] | dict[str, Scalar]
+    db: str
+    results_db: str
+    table: str  # of the result, in results_db
+    columns: tuple[Column, ...]
+    priority: int
+    retries: int
+    attempt: int
+    cancel_requested: bool
+    eta: datetime | None
+    created_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None
+    queued_ms: int
+    run_ms: int | None
+    progress: Progress
+    waiting_for: tuple[Hold, ...] | None  # None where the server did not look
+    worker: str
+    tags: Mapping[str, str]
+    raw: Mapping[str, Any]  # the answer as it came, with whatever a newer server adds
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is over for good."""
+        return self.state in _FINISHED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether its result is published."""
+        return self.state == "SUCCESS"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A query that the server offers, with the defaults that its jobs get."""
+
+    name: str
+    description: str
+    queue: str
+    db: tuple[str, ...]
+    results: tuple[str, ...]
+    params: tuple[Mapping[str, Any], ...]
+    sql: str | None  # only where it was asked for
+    raw: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of rows, in the order of the query."""
+
+    rows: list[Row]
+    columns: tuple[Column, ...]
+    count: int | None  # rows of the whole result
+    next: int | None  # offset of the next page, None on the last one
+    run: int
+
+
+_TIMES = ("eta", "created_at", "started_at", "finished_at", "expires_at")
+
+
+def columns_of(items: Sequence[Mapping[str, str]]) -> tuple[Column, ...]:
+    """Return the columns that an answer lists."""
+    return tuple(Column(item["name"], item["type"]) for item in items)
+
+
+def task_of(item: Mapping[str, Any]) -> Task:
+    """Return the task that an answer tells."""
+    lists = {name: tuple(item[name]) for name in ("db", "results", "params")}
+    return Task(**{**_known(Task, item), **lists, "sql": item.get("sql"), "raw": item})
+
+
+def job_of(item: Mapping[str, Any]) -> JobStatus:
+    """Return the job that an answer tells."""
+    holds = item["waiting_for"]
+    return JobStatus(
+        **{
+            **_known(JobStatus, item),
+            **{name: _time(item[name]) for name in _TIMES},
+            "columns": columns_of(item["columns"]),
+            "progress": Progress(
+                **{**_known(Progress, item["progress"]), "eta": _time(item["progress"]["eta"])},
+            ),
+            "waiting_for": None if holds is None else tuple(Hold(**_known(Hold, hold)) for hold in holds),
+            "raw": item,
+        }
+    )
+
+
+def _known(kind: type, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an answer says of the fields of ``kind``; a newer server may say more."""
+    return {field.name: item[field.name] for field in fields(kind) if field.name in item}
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -1,0 +1,279 @@
+"""The client: one method per thing that one asks of a server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+
+from jobber.client.answers import JobStatus, Page, Row, Scalar, Task, columns_of, job_of, task_of
+from jobber.client.wire import Wire, segment
+from jobber.errors import ResultsGone, Unavailable
+
+DEFAULT_SERVER = "http://127.0.0.1:6060"
+#: Seconds of one long poll; with a progress callback, of one step.
+_STEP, _STEP_PROGRESS = 30.0, 0.5
+#: Least seconds between two questions while waiting, and the longest absence of the server that a wait survives.
+_PAUSE, _AWAY = 0.5, 30.0
+
+
+class Client:
+    """Talks to one jobber server.
+
+    Parameters:
+        url: its address; a path in front of the API's own is kept (``https://example.org/jobber``).
+        timeout: seconds to wait for an answer, beyond those that a call asks the server to wait.
+        connect_timeout: seconds to wait for a connection.
+        retries: how often a call that changes nothing is tried again after a lost connection; any call is, as long as
+            no connection was made.
+        connections: kept open at most.
+        headers: sent with every request (an API gateway's key, say).
+
+    Raises:
+        ValueError: ``url`` is no address of an HTTP server.
+
+    Every method raises ``ServerUnreachable`` if no jobber server answers, and ``Unavailable`` or one of its kind if it
+    answers that it cannot serve now.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_SERVER,
+        *,
+        timeout: float = 30.0,
+        connect_timeout: float = 5.0,
+        retries: int = 2,
+        connections: int = 10,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._wire = Wire(
+            url,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            retries=retries,
+            connections=connections,
+            headers=headers or {},
+        )
+
+    @property
+    def url(self) -> str:
+        """The server's address, without a name and password."""
+        return self._wire.url
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._wire.close()
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def tasks(self) -> list[Task]:
+        """Return the tasks that the server offers, by name.
+
+        >>> [task.name for task in jobber.tasks()]
+        ['get_profit_entries', 'get_profit_summary']
+        """
+        return [task_of(item) for item in self._wire.call("GET", "/tasks")["data"]]
+
+    def task(self, name: str, *, sql: bool = False) -> Task:
+        """Return one task, with its SQL if asked. Raises UnknownTask.
+
+        >>> jobber.task("get_profit_entries", sql=True).sql
+        'SELECT * FROM entries WHERE user_id = ?'
+        """
+        return task_of(self._wire.call("GET", f"/tasks/{segment(name)}", query={"sql": "1"} if sql else None)["data"])
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        task: str,
+        args: Sequence[Scalar] | Mapping[str, Scalar] | None = None,
+        *,
+        job_id: str | None = None,
+        queue: str | None = None,
+        eta: datetime | str | None = None,
+        retries: int | None = None,
+        ttl: int | None = None,
+        db: str | None = None,
+        results: str | None = None,
+        priority: int | None = None,
+        timeout: int | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> JobStatus:
+        """Schedule a job; what is left out, the task or the server decides.
+
+        Parameters:
+            args: a sequence for positional placeholders, a mapping for named ones.
+            job_id: made up by the server if absent. With one, a lost answer does no harm: submitting again is refused
+                while the first job lives.
+            eta: not before; a datetime without a time zone is in UTC.
+            ttl, timeout: seconds.
+            priority: 1 low, 5 normal, 8 high, 10 critical.
+
+        Raises:
+            UnknownTask, InvalidRequest: nothing is scheduled.
+            JobIsLive: a job of that ID is pending or running; ``error.job`` is its JobStatus.
+
+        >>> jobber.submit("get_profit_entries", ["USER1"], job_id="USER1-profit", priority=8).state
+        'PENDING'
+        """
+        body = {
+            "args": dict(args) if isinstance(args, Mapping) else None if args is None else list(args),
+            "job_id": job_id,
+            "queue": queue,
+            "eta": _time_text(eta) if isinstance(eta, datetime) else eta,
+            "retries": retries,
+            "ttl": ttl,
+            "db": db,
+            "results": results,
+            "priority": priority,
+            "timeout": timeout,
+            "tags": None if tags is None else dict(tags),
+        }
+        said = {name: value for name, value in body.items() if value is not None}
+        return job_of(self._wire.call("POST", f"/tasks/{segment(task)}/jobs", body=said)["data"])
+
+    def job(self, job_id: str, *, wait: float = 0.0) -> JobStatus:
+        """Return the newest run of a job.
+
+        Parameters:
+            wait: seconds, at most 60, that the server may wait for its end before it answers.
+
+        Raises:
+            UnknownJob: no job of that ID is live or in the history.
+
+        >>> jobber.job("USER1-profit", wait=10).finished
+        True
+        """
+        query = {"wait": f"{wait:g}"} if wait else None
+        return job_of(self._wire.call("GET", f"/jobs/{segment(job_id)}", query=query, patience=wait)["data"])
+
+    def wait(
+        self,
+        job_id: str,
+        timeout: float | None = None,
+        on_progress: Callable[[JobStatus], object] | None = None,
+    ) -> JobStatus:
+        """Return a job once it is finished, however it ended.
+
+        A server that is away for less than 30 s (a restart) does not end the wait.
+
+        Parameters:
+            timeout: seconds; None waits for ever.
+            on_progress: called with each status that is seen, about twice a second.
+
+        Raises:
+            TimeoutError: the job is not finished; it goes on.
+            UnknownJob: as ``job``.
+
+        >>> jobber.wait("USER1-profit", 60, on_progress=lambda job: print(job.progress.rows)).state
+        'SUCCESS'
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        step = _STEP_PROGRESS if on_progress else _STEP
+        away_since: float | None = None
+        while True:
+            begun = time.monotonic()
+            left = step if deadline is None else min(step, deadline - begun)
+            try:
+                job = self.job(job_id, wait=max(0.0, left))
+            except Unavailable as error:
+                away_since = away_since or begun
+                if time.monotonic() - away_since > _AWAY or (deadline and time.monotonic() >= deadline):
+                    raise
+                time.sleep(min(error.retry_after, _PAUSE))
+                continue
+            away_since = None
+            if on_progress:
+                on_progress(job)
+            if job.finished:
+                return job
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"job {job_id} is still {job.state} after {timeout:g} s")
+            # Where too many wait already, the server answers at once; do not ask it in a spin.
+            time.sleep(max(0.0, min(_PAUSE, left) - (time.monotonic() - begun)))
+
+    def cancel(self, job_id: str, *, purge: bool = False) -> JobStatus:
+        """Cancel a pending or running job. A running one stops soon after: ``wait`` for it if that matters.
+
+        Parameters:
+            purge: remove a job that is finished already, with its history and its result, instead of refusing.
+
+        Raises:
+            UnknownJob: as ``job``.
+            JobIsFinished: there is nothing to cancel; ``error.job`` is its JobStatus.
+
+        >>> jobber.cancel("USER1-profit").state
+        'CANCELLED'
+        """
+        query = {"purge": "true"} if purge else None
+        return job_of(self._wire.call("DELETE", f"/jobs/{segment(job_id)}", query=query)["data"])
+
+    def pending(self, queue: str, *, limit: int = 1000) -> list[JobStatus]:
+        """Return the pending jobs of a queue in the order in which they will run, at most 1,000.
+
+        >>> [job.job_id for job in jobber.pending("default")]
+        ['USER2-profit', 'USER3-profit']
+        """
+        answer = self._wire.call("GET", f"/jobs/queue/{segment(queue)}", query={"limit": str(limit)})
+        return [job_of(item) for item in answer["data"]]
+
+    # -- results ------------------------------------------------------------------------------------------------------
+
+    def page(self, job_id: str, *, offset: int = 0, limit: int = 1000) -> Page:
+        """Return one page of a job's rows.
+
+        Parameters:
+            limit: rows, at most 1,000.
+
+        Raises:
+            UnknownJob: as ``job``.
+            ResultsNotReady: the job has not succeeded (yet); ``error.job`` is its JobStatus.
+            ResultsGone: the result has expired or was lost.
+
+        >>> jobber.page("USER1-profit", limit=2).columns
+        (Column(name='total', type='NUMERIC(12,2)'), Column(name='entry_date', type='DATE'))
+        """
+        query = {"offset": str(offset), "limit": str(limit)}
+        answer = self._wire.call("GET", f"/jobs/{segment(job_id)}/results", query=query)
+        return Page(answer["data"], columns_of(answer["columns"]), answer["count"], answer["next"], answer["run"])
+
+    def pages(self, job_id: str, *, offset: int = 0, size: int = 1000) -> Iterator[Page]:
+        """Yield all pages of a job's rows from ``offset`` on.
+
+        Raises:
+            What ``page`` raises; ResultsGone also if the job ran again meanwhile: pages of two runs do not fit.
+
+        >>> sum(len(page.rows) for page in jobber.pages("USER1-profit"))
+        2
+        """
+        page = self.page(job_id, offset=offset, limit=size)
+        run = page.run
+        yield page
+        while page.next is not None:
+            page = self.page(job_id, offset=page.next, limit=size)
+            if page.run != run:
+                raise ResultsGone(f"job {job_id} ran again while its rows were read; read them from the start")
+            yield page
+
+    def results(self, job_id: str) -> Iterator[Row]:
+        """Yield all rows of a job, each a dictionary in the order of the columns. Raises what ``pages`` raises.
+
+        >>> next(jobber.results("USER1-profit"))
+        {'total': Decimal('120.50'), 'entry_date': '2017-12-01'}
+        """
+        for page in self.pages(job_id):
+            yield from page.rows
+
+
+def _time_text(at: datetime) -> str:
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()

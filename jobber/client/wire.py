@@ -1,0 +1,152 @@
+"""Requests and answers on the wire: connections, the envelope, and errors by their codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote, unquote
+
+import simplejson
+import urllib3
+
+from jobber.client.answers import job_of
+from jobber.errors import (
+    InvalidRequest,
+    JobberError,
+    JobIsFinished,
+    JobIsLive,
+    ResultsNotReady,
+    ServerUnreachable,
+    Unavailable,
+)
+
+
+class Wire:
+    """The connections to one server; the parameters are those of ``Client``."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float,
+        connect_timeout: float,
+        retries: int,
+        connections: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        parts = urllib3.util.parse_url(url)
+        if parts.scheme not in ("http", "https") or not parts.host:
+            raise ValueError("the server's address must look like http://HOST:PORT")
+        # A name and password in the address go into a header; messages show the address without them.
+        self.url = parts._replace(auth=None, query=None, fragment=None).url.rstrip("/")
+        secret = urllib3.util.make_headers(basic_auth=unquote(parts.auth)) if parts.auth else {}
+        self._headers = {"Accept": "application/json", "User-Agent": "jobber-client", **secret, **headers}
+        self._timeout, self._connect_timeout = timeout, connect_timeout
+        self._pool = urllib3.PoolManager(
+            maxsize=connections,
+            retries=urllib3.Retry(
+                connect=retries,
+                read=retries,
+                redirect=False,
+                status=0,
+                other=0,
+                allowed_methods=frozenset({"GET"}),
+                backoff_factor=0.1,
+            ),
+        )
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._pool.clear()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        patience: float = 0.0,
+    ) -> dict[str, Any]:
+        """Return the envelope of a successful answer; raise the error that any other one tells.
+
+        Parameters:
+            patience: seconds that the server was asked to wait before it answers.
+        """
+        sent = None if body is None else _encoded(body)
+        try:
+            answer = self._pool.request(
+                method,
+                self.url + path,
+                fields=query,
+                body=sent,
+                headers=self._headers if sent is None else {**self._headers, "Content-Type": "application/json"},
+                timeout=urllib3.Timeout(connect=self._connect_timeout, read=self._timeout + patience),
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise ServerUnreachable(f"no jobber server answers at {self.url}: {_reason(error)}") from error
+        try:
+            envelope = json.loads(answer.data, parse_float=Decimal)
+            said = envelope["status"]
+        except (ValueError, KeyError, TypeError):
+            raise ServerUnreachable(
+                f"what answers at {self.url} is no jobber server (status {answer.status}, no envelope)"
+            ) from None
+        if said == "success":
+            found: dict[str, Any] = envelope
+            return found
+        raise _error(envelope)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return simplejson.dumps(body, use_decimal=True, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"the job cannot be written as JSON: {error}") from None
+
+
+def segment(name: str) -> str:
+    """Return a name as one segment of a path."""
+    if name in ("", ".", ".."):
+        raise InvalidRequest(f"{name!r} is no name of a task, a job or a queue")
+    return quote(name, safe="")
+
+
+def _reason(error: urllib3.exceptions.HTTPError) -> str:
+    """Return why a request failed, in a few words and without the address (which may hold a secret)."""
+    cause: object = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else error
+    if isinstance(cause, urllib3.exceptions.NameResolutionError):
+        return "its name cannot be resolved"
+    if isinstance(cause, urllib3.exceptions.NewConnectionError):
+        return "connection refused"
+    if isinstance(cause, urllib3.exceptions.TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, urllib3.exceptions.SSLError):
+        return "TLS failed"
+    return "the connection broke"
+
+
+def _subclasses(kind: type[JobberError]) -> Iterator[type[JobberError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _subclasses(below)
+
+
+_BY_CODE = {kind.code: kind for kind in _subclasses(JobberError)}
+
+
+def _error(envelope: Mapping[str, Any]) -> JobberError:
+    """Return the error that an answer tells, as the class of its code; an unknown code becomes a JobberError."""
+    message, details = str(envelope.get("message", "")), dict(envelope.get("error") or {})
+    code = details.pop("code", None)
+    kind = _BY_CODE.get(code, JobberError)
+    if issubclass(kind, JobIsLive | JobIsFinished | ResultsNotReady):
+        job = details.get("job")
+        return kind(message, job_of(job) if job else None)
+    if kind is JobberError:
+        details["server_code"] = code
+    if issubclass(kind, Unavailable):
+        return kind(message, int(details.pop("retry_after", 5)), **details)
+    return kind(message, **details)

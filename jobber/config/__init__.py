@@ -1,0 +1,26 @@
+"""Validated settings: TOML and environment in, frozen dataclasses out."""
+
+from __future__ import annotations
+
+from jobber.config.durations import seconds
+from jobber.config.loading import embedded, load
+from jobber.config.settings import (
+    AppSettings,
+    BrokerSettings,
+    DatabaseSettings,
+    ResultsSettings,
+    Settings,
+    StateSettings,
+)
+
+__all__ = [
+    "AppSettings",
+    "BrokerSettings",
+    "DatabaseSettings",
+    "ResultsSettings",
+    "Settings",
+    "StateSettings",
+    "embedded",
+    "load",
+    "seconds",
+]

@@ -1,0 +1,156 @@
+"""From the valid keys of each section to its dataclass: addresses become URLs, older keys become today's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL
+
+from jobber.config import urls
+from jobber.config.problems import KeyPath, Problems
+from jobber.config.settings import (
+    DEFAULT_DATA_DIR,
+    AppSettings,
+    BrokerSettings,
+    DatabaseSettings,
+    ResultsSettings,
+    StateSettings,
+)
+
+#: The results database of an instance that configures none.
+EMBEDDED_RESULTS = "results"
+
+_POSTGRESQL_TYPES = ("postgres", "postgresql")
+
+S = TypeVar("S", AppSettings, BrokerSettings, DatabaseSettings, ResultsSettings, StateSettings)
+Table = Mapping[str, Any]
+
+
+class Builder:
+    """Builds each section; what it cannot build is noted and left out.
+
+    Parameters:
+        problems: where problems go.
+        warnings: where what is accepted but not obeyed goes.
+        broken: sections in which a key is wrong already: what is missing there may be missing for that reason.
+    """
+
+    def __init__(self, problems: Problems, warnings: list[str], broken: frozenset[KeyPath]) -> None:
+        self._problems = problems
+        self._warnings = warnings
+        self._broken = broken
+
+    def app(self, table: Table) -> AppSettings:
+        """Build ``[app]``; the data folder stays the same when a process changes its working folder."""
+        data_dir = Path(table.get("data_dir", DEFAULT_DATA_DIR)).expanduser().absolute()
+        return _fill(AppSettings, table, data_dir=data_dir)
+
+    def databases(self, tables: Mapping[str, Table]) -> dict[str, DatabaseSettings]:
+        """Build every ``[db.NAME]``."""
+        return {
+            name: _fill(DatabaseSettings, _pooled(table), name=name, url=_text(url), engine=url.get_backend_name())
+            for name, table in tables.items()
+            if (url := self._url(("db", name), table))
+        }
+
+    def all_results(self, tables: Mapping[str, Table]) -> dict[str, ResultsSettings]:
+        """Build every ``[results.NAME]``."""
+        return {
+            name: _fill(ResultsSettings, _pooled(table), name=name, url=_text(url), engine=url.get_backend_name())
+            for name, table in tables.items()
+            if (url := self._url(("results", name), table))
+        }
+
+    def embedded_results(self, app: AppSettings) -> dict[str, ResultsSettings]:
+        """Build the results database of an instance that configures none: SQLite files in the data folder."""
+        folder = URL.create("sqlite", database=str(app.data_dir / EMBEDDED_RESULTS))
+        return {EMBEDDED_RESULTS: ResultsSettings(name=EMBEDDED_RESULTS, url=_text(folder), engine="sqlite")}
+
+    def broker(self, table: Table) -> BrokerSettings:
+        """Build ``[job_queue.broker]``; with nothing said, the filesystem transport in the data folder."""
+        path = ("job_queue", "broker")
+        url = "filesystem://"
+        try:
+            if "url" in table:
+                url = urls.broker(table["url"])
+                if table.get("password"):
+                    url = urls.with_password(url, table["password"])
+            elif "type" in table or "addresses" in table:
+                url = self._redis(path, table)
+        except ValueError as error:
+            self._problems.add((*path, "url"), str(error))
+        return _fill(BrokerSettings, table, url=url)
+
+    def state(self, table: Table, app: AppSettings, results: Mapping[str, ResultsSettings]) -> StateSettings:
+        """Build ``[job_queue.state]``; with nothing said, SQLite in the data folder.
+
+        An older file keeps state in Redis. Here it must be SQL, and such a file names a database that can take it:
+        the first one for results.
+        """
+        path = ("job_queue", "state")
+        file = _text(URL.create("sqlite", database=str(app.data_dir / "state.db")))
+        if "url" in table:
+            url = self._url(path, {key: value for key, value in table.items() if key != "type"})
+            return _fill(StateSettings, table, url=_text(url) if url else file)
+        if table.get("type", "redis") != "redis":
+            self._problems.add((*path, "type"), "is not needed; write url")
+        if "type" in table or "addresses" in table:
+            for name, backend in results.items():
+                if backend.engine == "postgresql":
+                    self._warnings.append(f"job_queue.state is Redis: the state of jobs goes to results.{name} instead")
+                    return _fill(StateSettings, table, url=backend.url)
+        return _fill(StateSettings, table, url=file, embedded=path not in self._broken)
+
+    def _redis(self, path: KeyPath, table: Table) -> str:
+        if table.get("type", "redis") != "redis":
+            self._problems.add((*path, "type"), "must be redis; for anything else write url")
+        try:
+            addresses = list(table.get("addresses", ["localhost:6379"]))
+            return urls.redis(addresses, table.get("password"), table.get("db", 0))
+        except ValueError as error:
+            self._problems.add((*path, "addresses"), str(error))
+            return "redis://"
+
+    def _url(self, path: KeyPath, table: Table) -> URL | None:
+        """Return the address that ``url``, or ``type`` and ``dsn``, give; None, and a problem noted, if none."""
+        kind = table.get("type")
+        key = "url" if "url" in table else "dsn"
+        if kind is not None and kind not in {*_POSTGRESQL_TYPES, "mysql", "mariadb"}:
+            self._problems.add((*path, "type"), "must be postgres, or leave it out and write url")
+            return None
+        if "url" in table and "dsn" in table:
+            self._problems.add((*path, "dsn"), "stands beside url; write one of them")
+            return None
+        if key not in table:
+            if path not in self._broken:
+                self._problems.add(path, "needs a url, such as postgresql://user:password@host:5432/database")
+            return None
+        try:
+            url = urls.database(table["url"]) if key == "url" else urls.from_dsn(kind, table["dsn"])
+        except ValueError as error:
+            self._problems.add((*path, key), str(error))
+            return None
+        if kind in _POSTGRESQL_TYPES and url.get_backend_name() != "postgresql":
+            self._problems.add((*path, "type"), f"says {kind}, but {key} is of another kind")
+            return None
+        return url.set(password=table["password"]) if table.get("password") else url
+
+
+def _fill(kind: type[S], table: Table, **values: Any) -> S:
+    """Make a dataclass of the keys that it has; the others keep their defaults."""
+    known = {field.name for field in fields(kind)}
+    return kind(**({key: value for key, value in table.items() if key in known} | values))
+
+
+def _pooled(table: Table) -> Table:
+    """Read the pool size of an older file; there 0 is no limit."""
+    if table.get("max_active") and "pool_size" not in table:
+        return {**table, "pool_size": table["max_active"]}
+    return table
+
+
+def _text(url: URL) -> str:
+    return url.render_as_string(hide_password=False)

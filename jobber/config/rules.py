@@ -1,0 +1,109 @@
+"""Rules between settings: each of the values is fine on its own, together they are not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from jobber.config.problems import KeyPath
+from jobber.config.settings import ResultsSettings, Settings
+
+#: Engines that can keep results and the state of jobs.
+OWN_ENGINES = ("postgresql", "sqlite")
+#: A template leaves room in 63 bytes for enough of the job ID to recognise it.
+TEMPLATE_MAX = 40
+
+
+def validate(settings: Settings, *, declared: Collection[str] = ("db", "results")) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what is wrong: the key, and what to do.
+
+    Parameters:
+        settings: what was read, each value valid by itself.
+        declared: of ``db`` and ``results``, those that name at least one database, right or wrong.
+    """
+    app = settings.app
+    if app.heartbeat >= app.lease / 2:
+        yield (
+            ("app", "heartbeat"),
+            f"is {app.heartbeat:g} s, but must be less than half of app.lease ({app.lease} s): "
+            "one heartbeat may get lost without the worker counting as dead",
+        )
+    if app.data_dir.exists() and not app.data_dir.is_dir():
+        yield ("app", "data_dir"), f"{app.data_dir} is not a folder"
+    if not settings.databases and "db" not in declared:
+        yield (
+            ("db",),
+            "there is no database to query; add one:\n"
+            "    [db.my_db]\n"
+            '    url = "postgresql://user:password@host:5432/database"',
+        )
+    if not settings.results and "results" not in declared:
+        yield ("results",), "is empty; name a results database, [results.NAME], or leave [results] out for SQLite files"
+    yield from _state_rules(settings)
+    for results in settings.results.values():
+        yield from _results_rules(results)
+    for name, source in settings.databases.items():
+        if source.engine == "sqlite" and (problem := _sqlite_problem(source.url, folder=False)):
+            yield ("db", name, "url"), problem
+
+
+def _state_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    path = ("job_queue", "state", "url")
+    url = make_url(settings.state.url)
+    engine = url.get_backend_name()
+    if settings.state.embedded and settings.broker.networked:
+        yield (
+            ("job_queue", "state"),
+            "the broker is shared over the network, but the state of jobs would be a file on this machine, and each "
+            "machine would have its own truth; set job_queue.state.url to a PostgreSQL database that all of them "
+            "reach (or to a sqlite:/// URL if there is only this one)",
+        )
+    elif engine not in OWN_ENGINES:
+        yield path, f"{engine} cannot keep the state of jobs; use PostgreSQL or SQLite"
+    elif (
+        engine == "sqlite"
+        and settings.state.url != "sqlite://"
+        and (problem := _sqlite_problem(settings.state.url, folder=False))
+    ):
+        yield path, problem
+
+
+def _results_rules(results: ResultsSettings) -> Iterator[tuple[KeyPath, str]]:
+    path = ("results", results.name)
+    template = results.results_table
+    if template.count("%s") != 1:
+        yield (*path, "results_table"), "must hold %s, the place of the job ID, exactly once"
+    elif template == "%s":
+        yield (*path, "results_table"), "must add something to %s, so that no job ID can name a table of others"
+    elif not re.fullmatch(r"[A-Za-z0-9_]*%s[A-Za-z0-9_]*", template):
+        yield (*path, "results_table"), "may hold A-Z a-z 0-9 _ beside its %s"
+    elif template.startswith("jobber_"):
+        yield (*path, "results_table"), "must not begin with jobber_, as jobber's own tables do"
+    elif len(template) > TEMPLATE_MAX:
+        yield (*path, "results_table"), f"is longer than {TEMPLATE_MAX} characters"
+    if results.engine not in OWN_ENGINES:
+        yield (*path, "url"), f"{results.engine} cannot hold results in this version; use PostgreSQL or SQLite"
+    if results.engine != "sqlite":
+        return
+    if problem := _sqlite_problem(results.url, folder=True):
+        yield (*path, "url"), problem
+    for key, given in (("unlogged", results.unlogged), ("grant_select_to", results.grant_select_to)):
+        if given:
+            yield (*path, key), "is a matter of PostgreSQL; this results database is SQLite"
+
+
+def _sqlite_problem(url: str, *, folder: bool) -> str | None:
+    """Say what is wrong with the path of a SQLite URL."""
+    database = make_url(url).database
+    if not database or database == ":memory:" or "mode=memory" in url:
+        where = "a folder, such as sqlite:////var/lib/jobber/results" if folder else "a file"
+        return f"must name {where}: a database in memory is seen by one process only"
+    path = Path(database)
+    if folder and ((path.exists() and not path.is_dir()) or path.suffix in {".db", ".sqlite", ".sqlite3"}):
+        return "must name a folder: with SQLite every result is a file of its own in it"
+    if not folder and path.is_dir():
+        return "names a folder; it must name a database file"
+    return None

@@ -1,0 +1,207 @@
+"""Celery, built from the settings: wake-ups to queues, and the broadcast that carries cancels.
+
+A message carries no job. It tells one worker of a queue to claim, and whoever claims finds out in the store what there
+is to do. Lost, doubled or late messages do no harm, so they are sent off the caller's path and coalesced.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import ChannelError, OperationalError
+
+from jobber.config import Settings
+from jobber.errors import BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+#: Names of the Celery task and of the remote-control command that workers answer to.
+WAKE = "jobber.wake"
+CANCEL = "jobber_cancel"
+
+#: Wake-ups that may wait in a queue: enough for every idle slot to be woken through the chain that workers pass on.
+_ENOUGH = 16
+#: Seconds between two rounds of wake-ups of one process; what comes within is coalesced.
+_PAUSE = 0.005
+#: A message file older than this many seconds has no reader left.
+_STALE = 60
+
+
+def build(settings: Settings) -> Celery:
+    """Return the Celery app of this instance: late acknowledgement, one message a slot, no result backend."""
+    # kombu warns about a URL without a host, which the filesystem transport has no use for.
+    url = "filesystem://localhost//" if embedded(settings) else settings.broker.url
+    app = Celery("jobber", broker=url, set_as_current=False)
+    app.conf.update(
+        task_default_queue=settings.app.default_queue,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_acks_late=True,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_pool="threads",
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=4,
+        broker_pool_limit=2,
+        broker_transport_options=_transport_options(settings),
+        control_queue_ttl=60,
+        control_queue_expires=60,
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    if not embedded(settings):
+        return {
+            "global_keyprefix": settings.broker.key_prefix,
+            # A worker that waits for ever on a connection that a restart of Redis cut is alive and deaf.
+            "socket_timeout": 30,
+            "socket_connect_timeout": 4,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            # Seconds that one BRPOP waits. kombu does not close a connection before its BRPOP is answered: at its own
+            # 1 s a worker cannot stop within a second.
+            "polling_interval": 0.25,
+        }
+    folder = broker_folder(settings)
+    for part in ("messages", "control", "taken"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    return {
+        "data_folder_in": str(folder / "messages"),
+        "data_folder_out": str(folder / "messages"),
+        "control_folder": str(folder / "control"),
+        "processed_folder": str(folder / "taken"),
+        # With store_processed off, kombu moves messages through the system's temporary folder, which may be another
+        # file system, where a move is neither atomic nor cheap.
+        "store_processed": True,
+        "polling_interval": 0.02,
+    }
+
+
+def embedded(settings: Settings) -> bool:
+    """Whether the broker is the filesystem transport in the data folder."""
+    return settings.broker.url.startswith("filesystem:")
+
+
+def broker_folder(settings: Settings) -> Path:
+    """Return the folder of the embedded broker."""
+    return settings.app.data_dir.absolute() / "broker"
+
+
+def sweep_folder(settings: Settings) -> None:
+    """Remove message files of the embedded broker that nobody will read any more.
+
+    kombu keeps what it took and what was addressed to workers that are gone; every poll lists the folder.
+    """
+    if not embedded(settings):
+        return
+    now = time.time()
+    folder = broker_folder(settings)
+    for part, age in (("taken", 0), ("messages", _STALE)):
+        for path in (folder / part).glob("*.msg"):
+            try:
+                if now - path.stat().st_mtime >= age:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # another instance was faster
+
+
+class Queueing:
+    """Sends wake-ups and cancels from a thread of its own; nobody waits for the broker.
+
+    Parameters:
+        app: from ``build``.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self.app = app
+        self._changed = threading.Condition()
+        self._wakes: Counter[str] = Counter()
+        self._cancels: list[tuple[int, int]] = []
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def wake(self, queue: str, slots: int = 1) -> None:
+        """Tell up to ``slots`` idle workers of ``queue`` that there may be something to claim."""
+        with self._changed:
+            self._wakes[queue] = min(self._wakes[queue] + slots, _ENOUGH)
+            self._start()
+
+    def cancel(self, run: int, attempt: int) -> None:
+        """Tell every worker that this attempt is to stop; the one that holds it does. Heartbeats find out anyway."""
+        with self._changed:
+            self._cancels.append((run, attempt))
+            self._start()
+
+    def forget_node(self, node: str) -> None:
+        """Remove the remote-control mailbox of a worker process that ends; else every broadcast would fill it."""
+        mailbox = f"{node}.{self.app.control.mailbox.namespace}.pidbox"
+        try:
+            with self.app.connection_for_write() as connection:
+                connection.default_channel.queue_delete(mailbox)
+        except (OperationalError, OSError, ChannelError) as error:
+            log.debug("mailbox %s stays: %s", mailbox, error)
+
+    def close(self) -> None:
+        """Send what is left, wait for it a moment, and stop."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(1)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._send_all, name="wake-ups", daemon=True)
+            self._thread.start()
+        self._changed.notify()
+
+    def _send_all(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._wakes or self._cancels or self._closed):
+                    self._changed.wait()
+                if self._closed and not (self._wakes or self._cancels):
+                    return
+                wakes, self._wakes = self._wakes, Counter()
+                cancels, self._cancels = self._cancels, []
+            try:
+                self._send(wakes, cancels)
+            except (OperationalError, OSError) as error:
+                # Nothing is lost: the sweep wakes queues, heartbeats carry cancels.
+                log.warning("the broker cannot be reached (%s); the sweep takes over", type(error).__name__)
+            time.sleep(_PAUSE)
+
+    def _send(self, wakes: Counter[str], cancels: list[tuple[int, int]]) -> None:
+        for run, attempt in cancels:
+            self.app.control.broadcast(CANCEL, arguments={"run": run, "attempt": attempt})
+        with self.app.producer_or_acquire() as producer:
+            for queue, slots in wakes.items():
+                waiting = self.app.amqp.queues[queue](producer.channel).queue_declare().message_count
+                for _ in range(min(slots, _ENOUGH - waiting)):
+                    self.app.send_task(WAKE, (queue,), queue=queue, producer=producer, retry=False, ignore_result=True)
+
+
+def ping(app: Celery) -> None:
+    """Connect to the broker and say goodbye.
+
+    Raises:
+        BrokerUnavailable: nobody answers there.
+    """
+    try:
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=4)
+    except (OperationalError, OSError) as error:
+        raise BrokerUnavailable(f"the broker does not answer: {type(error).__name__}") from error

@@ -1,0 +1,320 @@
+"""Results on PostgreSQL: one table per result, in the connection's default schema, rows in physical order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from psycopg.types.string import TextLoader
+
+from jobber.columns import Column, Kind, Row
+from jobber.config import ResultsSettings
+from jobber.errors import AttemptError, ResultsFailed, ResultsGone
+from jobber.results import naming
+from jobber.results import postgresql_ledger as ledger
+from jobber.results.base import LEDGER, Target
+from jobber.results.postgresql_errors import translated
+from jobber.results.postgresql_pool import Connection, Connections
+from jobber.results.postgresql_writer import LOCK_PAUSE, LOCK_TIMEOUT, Writer
+from jobber.sources.base import Shape
+
+#: Types that are read as the text that the server prints: the canonical form.
+_AS_TEXT = ("numeric", "date", "timestamp", "jsonb")
+
+#: How a CREATE TABLE IF NOT EXISTS fails beside another one: for the row, the table or the row type of the same name.
+_MADE_MEANWHILE = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.DuplicateObject,
+)
+
+
+class PostgresResults:
+    """A results database on PostgreSQL; ``jobber.results.base.ResultsBackend``.
+
+    Parameters:
+        settings: ``[results.NAME]``.
+        publish_timeout: seconds that publishing (or purging) waits for readers who keep the old result open.
+        segment_seconds: age that a loading transaction may reach before it is committed.
+    """
+
+    engine = "postgresql"
+    accepts = frozenset({Shape.ENCODED, Shape.DECODED})
+
+    def __init__(
+        self, settings: ResultsSettings, *, publish_timeout: float = 60.0, segment_seconds: float = 60.0
+    ) -> None:
+        naming.check_template(settings)
+        self.name = settings.name
+        self.unlogged = settings.unlogged
+        self.grant_select_to = settings.grant_select_to
+        self.publish_timeout = publish_timeout
+        self.segment_seconds = segment_seconds
+        self.connections = Connections(settings)
+        self._template = settings.results_table
+        self._schema: str | None = None  # known once prepared
+        self._preparing = threading.Lock()
+
+    # -- the protocol -------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Create the ledger if it is not there."""
+        with self._preparing, self._idle() as connection:
+            row = connection.execute("SELECT current_schema()").fetchone()
+            if row is None or row[0] is None:
+                raise ResultsFailed(
+                    f'results database "{self.name}" has no schema to create tables in: none of its search_path exists',
+                    retryable=False,
+                )
+            self._schema = row[0]
+            # Asked first, because CREATE TABLE IF NOT EXISTS wants the right to create even if there is nothing to do;
+            # two of them at the same moment collide in the catalogue.
+            while not self.exists(connection, LEDGER):
+                with suppress(*_MADE_MEANWHILE):
+                    connection.execute(self.sql(ledger.CREATE))
+
+    def table_name(self, job_id: str) -> str:
+        """Return the name of the result table of ``job_id``; PostgreSQL keeps the case of quoted names."""
+        return naming.table_name(self._template, job_id, folds_case=False)
+
+    @contextmanager
+    def begin(self, target: Target, columns: Sequence[Column]) -> Iterator[Writer]:
+        """Register the attempt in the ledger; leaving without ``publish`` discards it."""
+        if not columns:
+            raise ResultsFailed("the query gives no columns, so there is no table to make", retryable=False)
+        writer = Writer(self, target, columns)
+        facts = {"table": target.table, "job_id": target.job_id, "run": target.run, "attempt": target.attempt}
+        with self._ready() as connection:
+            row = connection.execute(self.sql(ledger.CLAIM), {**facts, "staging": writer.staging}).fetchone()
+            if row is None:
+                raise self._refused(connection, target)
+            self._drop_leftovers(connection, target.table, row[0])
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+    def fence(self, table: str, run: int, attempt: int) -> None:
+        """Make sure that no attempt up to (run, attempt) publishes to ``table`` any more; drops its staging table."""
+        with self._ready() as connection:
+            facts = {"table": table, "run": run, "attempt": attempt}
+            row = connection.execute(self.sql(ledger.FENCE), facts).fetchone()
+            if row is not None:
+                self._drop_leftovers(connection, table, row[0])
+
+    def drop(self, table: str, run: int) -> bool:
+        """Drop the published result of ``run``; False if the ledger holds none of that run any more."""
+        deadline = time.monotonic() + self.publish_timeout
+        while True:
+            try:
+                with self._connected() as connection:
+                    return self._drop(connection, table, run)
+            except psycopg.errors.LockNotAvailable as exc:
+                if time.monotonic() >= deadline:
+                    raise ResultsFailed(
+                        f'"{table}" in results database "{self.name}" is held open by a reader for more than '
+                        f"{self.publish_timeout:g} s, so it cannot be dropped"
+                    ) from exc
+                time.sleep(LOCK_PAUSE)
+
+    def rows(self, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int) -> list[Row]:
+        """Return rows of the published result of ``run`` in the order of its query, in canonical form."""
+        with self._ready() as connection:
+            try:
+                page = self._page(connection, table, run, columns, offset=offset, limit=limit)
+                if page is None:  # published between our two looks, or dropped by hand
+                    page = self._page(connection, table, run, columns, offset=offset, limit=limit)
+            except psycopg.errors.UndefinedColumn as exc:
+                raise self._gone(table) from exc  # a newer run with other columns
+        if page is None:
+            raise self._gone(table)
+        return page
+
+    def expire(self, limit: int = 100) -> list[str]:
+        """Drop results whose time is over, and staging tables of overtaken attempts; one in use is left for later."""
+        dropped = []
+        with self._ready() as connection:
+            # A few more than asked for: some may be held open by readers.
+            due = connection.execute(self.sql(ledger.EXPIRED), {"limit": limit + 100}).fetchall()
+            for table, run in due:
+                with suppress(psycopg.errors.LockNotAvailable):
+                    if self._drop(connection, table, run):
+                        dropped.append(table)
+                if len(dropped) >= limit:
+                    break
+            for table, names in connection.execute(self.sql(ledger.LEFTOVERS), {"limit": limit}).fetchall():
+                self._drop_leftovers(connection, table, names)
+            connection.execute(self.sql(ledger.FORGET_IDLE))
+        return dropped
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.connections.close()
+
+    # -- for the writer -----------------------------------------------------------------------------------------------
+
+    def sql(self, statement: SQL, **parts: Composable) -> Composed:
+        """Return a statement of the ledger with its name filled in."""
+        return statement.format(ledger=self.identifier(LEDGER), **parts)
+
+    def identifier(self, table: str) -> Identifier:
+        """Return a table's name with its schema, quoted by the driver."""
+        return Identifier(self._schema or "", table)
+
+    def exists(self, connection: Connection, table: str) -> bool:
+        """Say whether anything of that name stands in the schema."""
+        name = self.identifier(table).as_string(connection)
+        return connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone() == (True,)
+
+    def entry(self, connection: Connection, table: str) -> ledger.Entry | None:
+        """Return the ledger's row of a table, locked until the transaction ends."""
+        row = connection.execute(self.sql(ledger.LOCK), {"table": table}).fetchone()
+        return None if row is None else ledger.Entry(*row)
+
+    @staticmethod
+    def roll_back(connection: Connection) -> None:
+        """End whatever transaction is open; a broken connection stays broken."""
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            with suppress(psycopg.Error):
+                connection.execute("ROLLBACK")
+
+    def give_up(self, target: Target, staging: str, *, drop: bool) -> None:
+        """Forget an attempt that did not publish, and drop its staging table unless somebody keeps it open."""
+        facts = {"table": target.table, "run": target.run, "attempt": target.attempt, "staging": staging}
+        with self._ready() as connection:
+            dropped = not drop or self._drop_staging(connection, staging)
+            connection.execute(self.sql(ledger.GIVE_UP), {**facts, "dropped": dropped})
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        if self._schema is None:
+            self.prepare()
+        with self.connections.connection() as connection:
+            yield connection
+
+    @contextmanager
+    def _idle(self) -> Iterator[Connection]:
+        """Lend a connection to a body that waits for no reader; a lock that is not granted is a refusal like others."""
+        with translated(self.name, locks=True), self.connections.connection() as connection:
+            yield connection
+
+    @contextmanager
+    def _ready(self) -> Iterator[Connection]:
+        if self._schema is None:
+            self.prepare()
+        with self._idle() as connection:
+            yield connection
+
+    def _refused(self, connection: Connection, target: Target) -> AttemptError:
+        """Return why a claim was refused."""
+        entry = self.entry(connection, target.table)
+        claim = (target.run, target.attempt)
+        if entry is None or entry.job_id == target.job_id or (entry.claim_run, entry.claim_attempt) >= claim:
+            return ledger.fenced(target)
+        return ResultsFailed(
+            f'"{target.table}" in results database "{self.name}" holds the result of job "{entry.job_id}"; the names '
+            "of the two jobs' tables are the same",
+            retryable=False,
+        )
+
+    def _drop(self, connection: Connection, table: str, run: int) -> bool:
+        """Drop a result in one transaction; LockNotAvailable while a reader keeps it open."""
+        try:
+            connection.execute("BEGIN")
+            entry = self.entry(connection, table)
+            if entry is None or entry.run != run:
+                return False
+            steps: list[Composable] = [self.sql(ledger.UNPUBLISH, table=Literal(table)), SQL("COMMIT")]
+            if self.exists(connection, table):
+                steps = [*_drop_now(self.identifier(table)), *steps]
+            connection.execute(SQL("; ").join(steps))
+            return True
+        finally:
+            self.roll_back(connection)
+
+    def _drop_staging(self, connection: Connection, staging: str) -> bool:
+        """Drop the tables of an attempt; False while somebody (a hung writer, a backup …) keeps one open."""
+        try:
+            for (table,) in connection.execute(
+                "SELECT relname FROM pg_class WHERE relname >= %(from)s AND relname < %(from)s || '~' "
+                "AND relnamespace = to_regnamespace(%(schema)s)",
+                {"from": staging, "schema": Identifier(self._schema or "").as_string(connection)},
+            ).fetchall():
+                steps = [SQL("BEGIN"), *_drop_now(self.identifier(table)), SQL("COMMIT")]
+                connection.execute(SQL("; ").join(steps))
+        except psycopg.errors.LockNotAvailable:
+            return False
+        finally:
+            self.roll_back(connection)
+        return True
+
+    def _drop_leftovers(self, connection: Connection, table: str, names: Sequence[str]) -> None:
+        dropped = [name for name in names if self._drop_staging(connection, name)]
+        if dropped:
+            connection.execute(self.sql(ledger.FORGET_LEFTOVERS), {"table": table, "dropped": dropped})
+
+    def _page(
+        self, connection: Connection, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int
+    ) -> list[Row] | None:
+        """Return a page, or None if the table or the run is not there."""
+        try:
+            # The lock comes before the look into the ledger: while it is held nothing else can take the table's place.
+            connection.execute("BEGIN READ ONLY")
+            try:
+                connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(self.identifier(table)))
+            except psycopg.errors.UndefinedTable:
+                return None
+            entry = connection.execute(self.sql(ledger.READ), {"table": table}).fetchone()
+            if entry is None or entry[0] != run:
+                return None
+            page = self._select(connection, table, columns, offset, limit)
+            expected = max(0, min(limit, entry[1] - offset))
+            # An UNLOGGED table that a crash emptied; a page beyond the end must notice it too.
+            if len(page) < expected or (entry[1] and not expected and not self._select(connection, table, [], 0, 1)):
+                raise self._gone(table)
+            return page
+        finally:
+            self.roll_back(connection)
+
+    def _select(
+        self, connection: Connection, table: str, columns: Sequence[Column], offset: int, limit: int
+    ) -> list[Row]:
+        names = SQL(", ").join(Identifier(column.name) for column in columns)
+        cursor = connection.cursor()
+        for type_name in _AS_TEXT:
+            cursor.adapters.register_loader(type_name, TextLoader)
+        cursor.execute(
+            SQL("SELECT {} FROM {} ORDER BY ctid LIMIT {} OFFSET {}").format(
+                names, self.identifier(table), Literal(limit), Literal(offset)
+            )
+        )
+        floats = [position for position, column in enumerate(columns) if column.kind is Kind.FLOAT]
+        page = cursor.fetchall()
+        return [_with_floats(row, floats) for row in page] if floats else page
+
+    def _gone(self, table: str) -> ResultsGone:
+        return ResultsGone(
+            f'the result "{table}" is not in results database "{self.name}" any more: expired, purged, replaced by a '
+            "newer run, or emptied by a crash"
+        )
+
+
+def _with_floats(row: tuple[Any, ...], positions: Sequence[int]) -> Row:
+    values = list(row)
+    for position in positions:
+        if values[position] is not None:
+            values[position] = float(values[position])
+    return tuple(values)
+
+
+def _drop_now(table: Identifier) -> list[Composable]:
+    """Return the steps that drop a table in a transaction without making new readers wait behind an old one."""
+    return [SQL("SET LOCAL lock_timeout = {}").format(Literal(LOCK_TIMEOUT)), SQL("DROP TABLE {}").format(table)]

@@ -1,0 +1,167 @@
+"""One attempt's rows on their way into PostgreSQL.
+
+Rows are collected until they make a burst. A result that never fills one is created, filled and published in a single
+transaction. A larger one is loaded into staging tables burst by burst, each a COPY of its own, so that no COPY stays
+open while the source thinks, and published in a transaction that finds all rows in place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from jobber.columns import Column, Row
+from jobber.errors import AttemptError, ResultsFailed, ResultsUnavailable
+from jobber.results import postgresql_ledger as ledger
+from jobber.results.base import Target
+from jobber.results.copytext import CopyText
+from jobber.results.naming import staging_name
+from jobber.results.postgresql_load import Load
+from jobber.sources.base import Chunk
+
+if TYPE_CHECKING:
+    from jobber.results.postgresql import PostgresResults
+    from jobber.results.postgresql_pool import Connection
+
+#: Bytes of one COPY; measured, 1 to 16 MB load equally fast, as fast as one COPY of everything.
+BURST = 4 * 1024 * 1024
+#: While an old table cannot be dropped because of a reader, new readers queue behind the attempt for this long …
+LOCK_TIMEOUT = "100ms"
+#: … and then run free for this long (seconds).
+LOCK_PAUSE = 0.2
+
+
+class Writer:
+    """Writes the rows of one attempt; ``jobber.results.base.ResultsWriter``."""
+
+    def __init__(self, backend: PostgresResults, target: Target, columns: Sequence[Column]) -> None:
+        self.rows = 0
+        self.staging = staging_name(target)
+        self._backend = backend
+        self._target = target
+        self._encoder = CopyText(columns)
+        self._load = Load(backend, target, columns, self.staging)
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._staged: str | None = None  # the staging table that holds all rows, committed
+        self._doubtful = False  # a connection broke after rows were staged
+        self._published = False
+
+    def write_chunk(self, chunk: Chunk) -> None:
+        """Append encoded rows."""
+        self._append(chunk.data, chunk.rows)
+
+    def write_batch(self, batch: Sequence[Row]) -> None:
+        """Append decoded rows."""
+        if batch:
+            self._append(self._encoder.encode(batch), len(batch))
+
+    def _append(self, data: bytes, rows: int) -> None:
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        self.rows += rows
+        if self._pending_bytes >= BURST:
+            self._burst()
+
+    def publish(self) -> int:
+        """Make the rows the job's result in one step and return their number."""
+        deadline = time.monotonic() + self._backend.publish_timeout
+        while not self._published:
+            if self._load.begun:
+                self._stage()
+            try:
+                with self._backend.connections.connection() as connection:
+                    self._publish(connection)
+            except psycopg.errors.LockNotAvailable as exc:
+                if time.monotonic() >= deadline:
+                    raise ResultsFailed(
+                        f'the old result "{self._target.table}" in results database "{self._backend.name}" is held '
+                        f"open by a reader for more than {self._backend.publish_timeout:g} s, so the new one cannot "
+                        "take its place"
+                    ) from exc
+                # Next time no more than the swap is left to do.
+                self._stage()
+                time.sleep(LOCK_PAUSE)
+            except ResultsUnavailable:
+                self._doubtful = self._staged is not None
+                raise
+            else:
+                self._published = True
+        return self.rows
+
+    def close(self) -> None:
+        """Throw away what is not published, as far as the database can be reached."""
+        self._load.release()
+        if not self._published:
+            # What cannot be cleaned up now stands in the ledger, for the next attempt or the janitor.
+            with suppress(AttemptError, psycopg.Error):
+                self._backend.give_up(self._target, self.staging, drop=self._load.committed)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _burst(self) -> None:
+        self._load.add(self._pending, self.rows - self._load.rows)
+        self._pending, self._pending_bytes = [], 0
+
+    def _stage(self) -> None:
+        """See that all rows stand in one committed staging table."""
+        if self._staged is None:
+            if self._pending or not self._load.begun:
+                self._burst()
+            self._staged = self._load.finish()
+            self._load.release()
+
+    def _publish(self, connection: Connection) -> None:
+        """Publish in one transaction: fill if nothing is staged, compare, swap. LockNotAvailable while it is read."""
+        try:
+            if self._staged is None:
+                connection.execute(SQL("BEGIN; ") + self._load.create(self.staging))
+                self._load.copy(connection, self.staging, self._pending, self.rows)
+            else:
+                connection.execute("BEGIN")
+            entry = self._backend.entry(connection, self._target.table)
+            if entry is not None and entry.published(self._target):
+                return  # by an earlier call whose answer was lost
+            if entry is None or not entry.may_publish(self._target, self.staging):
+                raise ledger.fenced(self._target)
+            if self._doubtful:
+                self._check_whole(connection)
+            connection.execute(self._swap(connection, replace=entry.run is not None))
+        except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject) as exc:
+            raise ResultsFailed(
+                f'"{self._target.table}" exists in results database "{self._backend.name}" already and was not made by '
+                "jobber; rename or remove it, or change results_table",
+                retryable=False,
+            ) from exc
+        finally:
+            self._backend.roll_back(connection)
+
+    def _swap(self, connection: Connection, *, replace: bool) -> Composed:
+        staging = self._backend.identifier(self._staged or self.staging)
+        table = self._backend.identifier(self._target.table)
+        steps: list[Composable] = []
+        if self._staged is not None:
+            # Only autovacuum (or a backup) can be here, and autovacuum yields to whoever waits for a second.
+            steps.append(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(staging))
+        if replace and self._backend.exists(connection, self._target.table):
+            # This lock lets readers in and keeps autovacuum out (waits until it yields); then only readers are left to
+            # keep the next one from being granted.
+            steps.append(SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table))
+            steps.append(SQL("SET LOCAL lock_timeout = {}").format(Literal(LOCK_TIMEOUT)))
+            steps.append(SQL("DROP TABLE {}").format(table))
+        steps.append(SQL("ALTER TABLE {} RENAME TO {}").format(staging, Identifier(self._target.table)))
+        facts = {"table": self._target.table, "rows": self.rows, "ttl": self._target.ttl}
+        literals = {key: Literal(value) for key, value in facts.items()}
+        steps.append(self._backend.sql(ledger.PUBLISHED, **literals))
+        return SQL("; ").join([*steps, SQL("COMMIT")])
+
+    def _check_whole(self, connection: Connection) -> None:
+        """A crash of the server empties UNLOGGED tables and may lose commits that were not flushed."""
+        staging = self._backend.identifier(self._staged or self.staging)
+        if connection.execute(SQL("SELECT count(*) FROM {}").format(staging)).fetchone() != (self.rows,):
+            raise ResultsFailed(f'results database "{self._backend.name}" lost rows of the attempt in a crash')

@@ -1,0 +1,5 @@
+"""PostgreSQL as a source."""
+
+from jobber.sources.postgresql.source import PostgresqlSource
+
+__all__ = ["PostgresqlSource"]

@@ -1,0 +1,175 @@
+"""Connections of one source: few, lent to one job at a time, opened when a job needs one.
+
+Not psycopg_pool: its connections are opened by threads of its own, so a job would learn that "no connection came in
+time" instead of why, and its waits cannot be cancelled.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import psycopg
+from psycopg import Connection
+
+from jobber.cancellation import Cancellation
+from jobber.errors import SourceUnavailable
+from jobber.sources.postgresql.failures import translate
+from jobber.sources.postgresql.session import Session
+
+#: Seconds an unused connection is kept; proxies and firewalls forget idle ones.
+_IDLE_MAX = 300.0
+_GLANCE = 0.1
+
+
+class Pool:
+    """At most ``size`` sessions.
+
+    Parameters:
+        source: name of the database, for messages.
+        connect: opens a connection; called in a thread of its own.
+        size: sessions at most.
+        connect_timeout: seconds.
+    """
+
+    def __init__(
+        self, source: str, connect: Callable[[], Connection[object]], size: int, connect_timeout: float
+    ) -> None:
+        self._source = source
+        self._connect = connect
+        self._connect_timeout = connect_timeout
+        self._slots = threading.BoundedSemaphore(size)
+        self._lock = threading.Lock()
+        self._idle: list[Session] = []  # the newest last: it is the one to take
+        self._closed = False
+
+    def acquire(self, cancellation: Cancellation, begin: Callable[[Session], None], patience: float = 0) -> Session:
+        """Lend a session on which ``begin`` has succeeded.
+
+        Parameters:
+            cancellation: ends the wait for a free session and the connecting.
+            begin: opens the transaction; an idle connection that the server closed meanwhile shows here, and a fresh
+                one replaces it.
+            patience: seconds to wait for a free session; 0 waits until the cancellation ends it.
+
+        Raises:
+            SourceUnavailable: no connection can be opened, or none came free.
+        """
+        deadline = time.monotonic() + patience
+        while not self._slots.acquire(timeout=_GLANCE):
+            cancellation.check()
+            if patience and time.monotonic() > deadline:
+                raise SourceUnavailable(f"all connections to the database {self._source} are busy")
+        try:
+            while (session := self._take_idle()) is not None:
+                try:
+                    begin(session)
+                except SourceUnavailable:
+                    session.end()
+                except BaseException:
+                    session.end()
+                    raise
+                else:
+                    return session
+            session = Session(self._open(cancellation), self._source)
+            try:
+                begin(session)
+            except BaseException:
+                session.end()
+                raise
+        except BaseException:
+            self._slots.release()
+            raise
+        return session
+
+    def release(self, session: Session) -> None:
+        """Take a session back: kept if it is clean, else its query is ended and it is closed."""
+        try:
+            if session.rest():
+                with self._lock:
+                    if not self._closed:
+                        self._idle.append(session)
+                        return
+            session.end()
+        finally:
+            self._slots.release()
+
+    def close(self) -> None:
+        """Close the idle sessions; lent ones are closed when they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.end()
+
+    def _take_idle(self) -> Session | None:
+        stale = []
+        with self._lock:
+            oldest = time.monotonic() - _IDLE_MAX
+            while self._idle and self._idle[0].idle_since < oldest:
+                stale.append(self._idle.pop(0))
+            session = self._idle.pop() if self._idle else None
+        for unused in stale:
+            unused.end()
+        return session
+
+    def _open(self, cancellation: Cancellation) -> Connection[object]:
+        """Connect in another thread: a name server or a firewall that does not answer blocks beyond any cancel."""
+        attempt = _Attempt(self._connect)
+        try:
+            with cancellation.interruptible(attempt.done.set):
+                # libpq's own limit is per address and leaves out the name server.
+                attempt.done.wait(self._connect_timeout + 5)
+            return attempt.outcome()
+        except psycopg.Error as error:
+            raise translate(error, self._source) from error
+        except TimeoutError:
+            raise SourceUnavailable(
+                f"the database {self._source} cannot be reached: no answer within {self._connect_timeout:g} s"
+            ) from None
+        finally:
+            attempt.abandon()
+
+
+class _Attempt:
+    """A connection being opened; whoever waits for it may leave, and it is closed when it comes."""
+
+    def __init__(self, connect: Callable[[], Connection[object]]) -> None:
+        self.done = threading.Event()
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._connection: Connection[object] | None = None
+        self._error: Exception | None = None
+        threading.Thread(target=self._run, args=(connect,), name="jobber-connect", daemon=True).start()
+
+    def _run(self, connect: Callable[[], Connection[object]]) -> None:
+        try:
+            connection = connect()
+        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
+            self._error = error
+        else:
+            with self._lock:
+                if self._abandoned:
+                    connection.close()
+                else:
+                    self._connection = connection
+        self.done.set()
+
+    def outcome(self) -> Connection[object]:
+        """Return the connection; TimeoutError if there is none yet."""
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            if self._connection is None:
+                raise TimeoutError
+            connection, self._connection = self._connection, None
+            return connection
+
+    def abandon(self) -> None:
+        """Close the connection unless ``outcome`` gave it away, now or when it comes."""
+        with self._lock:
+            self._abandoned = True
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None

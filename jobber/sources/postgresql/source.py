@@ -1,0 +1,265 @@
+"""PostgreSQL as a source: COPY text where the backend takes it, decoded rows elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+from psycopg.adapt import Transformer
+from psycopg.pq.abc import PGresult
+from sqlalchemy.engine import make_url
+
+from jobber.cancellation import Cancellation
+from jobber.columns import Column, Row
+from jobber.config import DatabaseSettings
+from jobber.errors import QueryFailed, SourceUnavailable, TimedOut, ValueNotRepresentable
+from jobber.sources.base import Chunk, Query, RowStream, Shape
+from jobber.sources.postgresql import types
+from jobber.sources.postgresql.failures import NOT_FOR_COPY, ServerError
+from jobber.sources.postgresql.pool import Pool
+from jobber.sources.postgresql.session import Session, UndecodableResult
+from jobber.sqltext import Statement
+
+#: What the text of values depends on; for the transaction only, so that nothing leaks through a pooling proxy.
+_SESSION = {
+    "default_transaction_read_only": "on",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+}
+#: What a label may not bring into a comment.
+_UNSAFE = re.compile(r"[^-\w=:.,@ ]")
+#: The largest statement_timeout, milliseconds.
+_TIMEOUT_MAX = 2**31 - 1
+
+
+class PostgresqlSource:
+    """A PostgreSQL database that queries read from (see ``sources.base.Source``)."""
+
+    engine = "postgresql"
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self.name = settings.name
+        self._settings = settings
+        self._connect_timeout = settings.connect_timeout
+        self._pool = Pool(settings.name, self._connect, settings.pool_size, settings.connect_timeout)
+        self._type_names: dict[int, str] = {}
+
+    def describe(self, statement: Statement) -> Sequence[Column]:
+        """Prepare ``statement`` in the database and return its columns; it is not run."""
+        nobody = Cancellation()
+        limit = self._connect_timeout
+
+        def begin(session: Session) -> None:
+            with session.guard(nobody, limit):
+                session.script(_begin(limit))
+
+        session = self._pool.acquire(nobody, begin, limit)
+        try:
+            with session.guard(nobody, limit):
+                return self._columns(session.prepare(_numbered(statement)))
+        except TimedOut as error:
+            # Preparing waits only for locks on the tables.
+            raise SourceUnavailable(f"{self.name}: a table of the query is locked") from error
+        finally:
+            self._pool.release(session)
+
+    @contextmanager
+    def read(
+        self,
+        query: Query,
+        accepts: frozenset[Shape],
+        *,
+        timeout: float,
+        cancellation: Cancellation,
+        columns: Sequence[Column] | None = None,  # noqa: ARG002 - the server knows its types
+    ) -> Iterator[RowStream]:
+        """Run ``query`` in a read-only transaction and give its rows (see ``sources.base.Source``)."""
+        values = types.parameters(query.statement.bind(query.args))
+
+        def begin(session: Session) -> None:
+            with session.guard(cancellation, timeout):
+                session.script(_begin(timeout))
+
+        session = self._pool.acquire(cancellation, begin)
+        try:
+            text = _comment(query.label) + _numbered(query.statement)
+            with session.guard(cancellation, timeout):
+                described = session.prepare(text)
+                found = self._columns(described)
+                encoded = Shape.ENCODED in accepts and self._start_copy(session, query, values, described)
+            stream: RowStream
+            if encoded:
+                stream = _EncodedRows(session, found, cancellation, timeout)
+            else:
+                with session.guard(cancellation, timeout):
+                    if Shape.ENCODED in accepts:  # COPY refused it, which ended the transaction
+                        session.script("ROLLBACK; " + _begin(timeout))
+                        session.prepare(text)
+                    session.start_rows(values)
+                stream = _DecodedRows(session, found, cancellation, timeout, text)
+            yield stream
+        finally:
+            self._pool.release(session)
+
+    def close(self) -> None:
+        """Close all connections; those in use close when their query ends."""
+        self._pool.close()
+
+    def _columns(self, described: PGresult) -> tuple[Column, ...]:
+        if not described.nfields:
+            # Also what keeps COMMIT, SET and CALL from ever being run.
+            raise QueryFailed(f"{self.name}: the statement returns no columns; a task must read", retryable=False)
+        return types.columns_of(described)
+
+    def _start_copy(self, session: Session, query: Query, values: Sequence[bytes | None], described: PGresult) -> bool:
+        """Run the query inside COPY, which takes no arguments; False if COPY does not take the statement.
+
+        ``described`` has proved the text to be one whole statement: nothing in it can close the parenthesis.
+        """
+        names = self._names(session, [described.param_type(i) for i in range(described.nparams)])
+        literals = [types.literal(*pair, session.connection) for pair in zip(values, names, strict=True)]
+        inner = query.statement.render(lambda i: literals[i])
+        try:
+            session.start_copy(f"{_comment(query.label)}COPY ({inner}\n) TO STDOUT")
+        except ServerError as error:
+            if error.sqlstate in NOT_FOR_COPY:
+                return False
+            raise
+        return True
+
+    def _names(self, session: Session, oids: Sequence[int]) -> list[str]:
+        """Return the types' names as they stand in a cast."""
+        unknown = sorted({oid for oid in oids if oid not in self._type_names})
+        names = {}
+        if unknown:
+            # With a modifier of -1: without one, bpchar and bit read as character(1) and bit(1), which cut.
+            wanted = f"{{{','.join(map(str, unknown))}}}".encode()
+            rows = session.select(
+                "SELECT t, pg_catalog.format_type(t, -1) FROM pg_catalog.unnest($1::pg_catalog.oid[]) t", wanted
+            )
+            names = {int(oid or 0): name or "" for oid, name in rows}
+            self._type_names |= {oid: name for oid, name in names.items() if oid <= types.LAST_BUILTIN}
+        return [self._type_names.get(oid) or names[oid] for oid in oids]
+
+    def _connect(self) -> Connection[object]:
+        connection: Connection[Any] = Connection.connect(**_conninfo(self._settings), autocommit=True)
+        if self._settings.server_side_cursors:  # a session of one's own
+            connection.execute("SET default_transaction_read_only = on")
+            with suppress(psycopg.Error):
+                # A server that computes does not notice that a worker died, unless it looks (PostgreSQL 14, Linux).
+                connection.execute("SET client_connection_check_interval = '1s'")
+        return connection
+
+
+class _EncodedRows:
+    shape = Shape.ENCODED
+
+    def __init__(self, session: Session, columns: Sequence[Column], cancellation: Cancellation, timeout: float) -> None:
+        self.columns = columns
+        self._session = session
+        self._cancellation = cancellation
+        self._timeout = timeout
+
+    def chunks(self) -> Iterator[Chunk]:
+        read = 0
+        while True:
+            with self._session.guard(self._cancellation, self._timeout):
+                data, rows = self._session.copy_chunk()
+                if not rows:
+                    counted = self._session.end_copy()
+                    break
+            read += rows
+            yield Chunk(data, rows)
+        if counted != read:
+            raise QueryFailed(f"the server sent {counted} rows and {read} came")
+
+    def batches(self) -> Iterator[list[Row]]:
+        raise TypeError("this stream is encoded")
+
+
+class _DecodedRows:
+    shape = Shape.DECODED
+
+    def __init__(
+        self, session: Session, columns: Sequence[Column], cancellation: Cancellation, timeout: float, text: str
+    ) -> None:
+        self.columns = columns
+        self._session = session
+        self._cancellation = cancellation
+        self._timeout = timeout
+        self._text = text
+
+    def chunks(self) -> Iterator[Chunk]:
+        raise TypeError("this stream is decoded")
+
+    def batches(self) -> Iterator[list[Row]]:
+        transformer = Transformer(types.CANONICAL)
+        while True:
+            try:
+                with self._session.guard(self._cancellation, self._timeout):
+                    batch = self._session.rows(transformer, self._text)
+            except UndecodableResult as error:
+                raise self._undecodable(error.result) from error
+            if batch is None:
+                return
+            yield batch
+
+    def _undecodable(self, result: PGresult) -> ValueNotRepresentable:
+        for row in range(result.ntuples):
+            for field, column in enumerate(self.columns):
+                value = result.get_value(row, field) or b""
+                try:
+                    text = value.decode()
+                    if result.ftype(field) != types.TIMESTAMPTZ or "+00" in text or text.endswith("infinity"):
+                        continue
+                except UnicodeDecodeError:
+                    pass
+                return ValueNotRepresentable(
+                    f"column {column.name}: the value {value[:100]!r} is no valid {column.kind}", column=column.name
+                )
+        return ValueNotRepresentable("a value of the result cannot be decoded")
+
+
+def _begin(timeout: float) -> str:
+    settings = dict(_SESSION)
+    if timeout:
+        settings["statement_timeout"] = str(min(max(int(timeout * 1000), 1), _TIMEOUT_MAX))
+    # The SELECT takes the transaction's snapshot, and from then on the server refuses to make it READ WRITE.
+    calls = ", ".join(f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in settings.items())
+    return f"BEGIN READ ONLY; SELECT {calls}"
+
+
+def _numbered(statement: Statement) -> str:
+    return statement.render(lambda i: f"${i + 1}")
+
+
+def _comment(label: str) -> str:
+    """Return the label as a comment, on the first line of the query so that line numbers stay."""
+    return f"/* {_UNSAFE.sub('_', label)} */ " if label else ""
+
+
+def _conninfo(settings: DatabaseSettings) -> dict[str, Any]:
+    """Return libpq's connection parameters (https://www.postgresql.org/docs/current/libpq-connect.html)."""
+    url = make_url(settings.url)
+    query = {key: ",".join(value) if isinstance(value, tuple) else value for key, value in url.query.items()}
+    defaults = {
+        "application_name": "jobber",
+        # A connection whose other end vanished breaks within about a minute.
+        "keepalives_idle": "20",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+    }
+    return {
+        **defaults,
+        **query,
+        **url.translate_connect_args(username="user", database="dbname"),
+        "client_encoding": "UTF8",
+        "connect_timeout": str(max(2, round(settings.connect_timeout))),
+    }

@@ -1,0 +1,227 @@
+"""SQL cut into tokens, just as finely as finding placeholders needs: linear in the length of the text.
+
+Follows PostgreSQL's lexical rules (https://www.postgresql.org/docs/current/sql-syntax-lexical.html) and SQLite's
+tokenizer (https://www.sqlite.org/lang_expr.html, https://www.sqlite.org/lang_keywords.html).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cache
+from typing import NamedTuple
+
+from jobber.errors import TaskFileError
+
+
+class Kind(Enum):
+    """What a token is."""
+
+    SPACE = auto()
+    COMMENT = auto()
+    WORD = auto()  # a keyword or a bare identifier
+    NUMBER = auto()
+    QUOTE = auto()  # a string or a quoted identifier
+    OPEN = auto()  # ( [ {
+    CLOSE = auto()
+    NAMED = auto()  # :name, whatever stands before it
+    NUMBERED = auto()  # $1
+    QUESTION = auto()  # ? where it is a placeholder
+    FOREIGN = auto()  # a placeholder that the engine knows and jobber does not bind
+    SEMICOLON = auto()
+    OTHER = auto()  # operators, commas, casts
+
+
+class Token(NamedTuple):
+    """A token: ``sql[start:end]``."""
+
+    kind: Kind
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The lexical rules in which engines differ.
+
+    Parameters:
+        name: of the engine, for messages.
+        numbered: ``$1`` is a placeholder and ``?`` an operator; else ``?`` is one.
+        postgresql_literals: ``E'\\''``, ``$tag$ … $tag$`` and nested comments.
+        bracket_names: ``[a name]`` quotes an identifier; else brackets are subscripts.
+        backticks: a backtick quotes.
+        colon_paths: a colon right after an operand has a meaning of its own outside of subscripts too.
+        foreign: pattern of placeholders that the engine would take but jobber does not bind.
+    """
+
+    name: str
+    numbered: bool = False
+    postgresql_literals: bool = False
+    bracket_names: bool = False
+    backticks: bool = True
+    colon_paths: bool = True
+    foreign: str | None = None
+
+    @property
+    def subscripts(self) -> bool:
+        """Whether brackets are subscripts, in which a colon may be a slice."""
+        return not self.bracket_names
+
+
+_DIALECTS: Mapping[str, Dialect] = {
+    "postgresql": Dialect("postgresql", numbered=True, postgresql_literals=True, backticks=False, colon_paths=False),
+    "sqlite": Dialect("sqlite", bracket_names=True, colon_paths=False, foreign=r"\?\d+|[$@][A-Za-z0-9_]+"),
+    "duckdb": Dialect("duckdb", postgresql_literals=True, backticks=False, foreign=r"\?\d+|\$[A-Za-z0-9_]+"),
+    "mssql": Dialect("mssql", bracket_names=True),
+}
+
+#: For a whole task file, before it is known which engine each task is for: everything that any of them quotes.
+ANY = Dialect("any", postgresql_literals=True)
+
+
+def dialect(engine: str) -> Dialect:
+    """Return the rules of ``engine``, a SQLAlchemy dialect name; plain ones for an engine not known here."""
+    return _DIALECTS.get(engine) or Dialect(engine)
+
+
+def tokens(sql: str, rules: Dialect, at: int = 0) -> Iterator[Token]:
+    """Yield the tokens of ``sql`` from ``at``, where one begins, to its end, without a gap.
+
+    Raises:
+        TaskFileError: a quote or a comment is never closed; ``details["line"]`` is where it opens, from 1.
+    """
+    scanner = _scanner(rules)
+    while at < len(sql):
+        match = scanner.match(sql, at)
+        assert match is not None  # the last alternative takes any character  # noqa: S101
+        start, at = match.span()
+        kind = _KINDS[match.lastgroup or ""]
+        if kind is None:
+            kind, at = _close(sql, start, match, rules)
+        yield Token(kind, start, at)
+
+
+def line_of(sql: str, at: int) -> int:
+    """Return the line, from 1, of the character at ``at``."""
+    return sql.count("\n", 0, at) + 1
+
+
+# Every character beyond ASCII is part of a word, as both engines have it: a non-breaking space, too.
+_WORD = r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*"
+_TAG = r"(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?"
+
+#: Kind of each group of the scanner; None: only its opening matched, ``_close`` finds the end.
+_KINDS: Mapping[str, Kind | None] = {
+    "space": Kind.SPACE,
+    "line": Kind.COMMENT,
+    "block": None,
+    "escape": None,
+    "dollar": None,
+    "quote": None,
+    "bracket": None,
+    "word": Kind.WORD,
+    "number": Kind.NUMBER,
+    "open": Kind.OPEN,
+    "close": Kind.CLOSE,
+    "cast": Kind.OTHER,
+    "named": Kind.NAMED,
+    "foreign": Kind.FOREIGN,
+    "numbered": Kind.NUMBERED,
+    "question": Kind.QUESTION,
+    "semicolon": Kind.SEMICOLON,
+    "other": Kind.OTHER,
+}
+
+
+@cache
+def _scanner(rules: Dialect) -> re.Pattern[str]:
+    """Return the pattern of one token. No alternative can backtrack further than the token it matches."""
+    patterns = {
+        "space": r"[ \t\n\r\f\v]+",
+        "line": r"--[^\n\r]*" if rules.postgresql_literals else r"--[^\n]*",
+        "block": r"/\*",
+        "escape": r"[eE]'" if rules.postgresql_literals else None,
+        "word": _WORD,
+        "dollar": rf"\${_TAG}\$" if rules.postgresql_literals else None,
+        "number": r"[0-9][A-Za-z0-9_.]*",
+        "quote": r"['\"`]" if rules.backticks else r"['\"]",
+        "bracket": r"\[" if rules.bracket_names else None,
+        "open": r"[(\[{]",
+        "close": r"[)\]}]",
+        "cast": r"::|:=",
+        "named": r":[^\W\d]\w*",
+        "foreign": rules.foreign,
+        "numbered": r"\$[0-9]+" if rules.numbered else None,
+        "question": r"\?" if not rules.numbered else None,
+        "semicolon": r";",
+        # A run of characters that begin nothing above, or any one that begins it and did not become it.
+        "other": r"[,.=<>+*%&|^~!#]+|.",
+    }
+    return re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in patterns.items() if pattern), re.DOTALL)
+
+
+_BLOCK_EDGE = re.compile(r"/\*|\*/")
+_ESCAPE_EDGE = re.compile(r"\\.|''|'", re.DOTALL)
+# PostgreSQL: strings that only white space with a newline parts are one, and it keeps the rules of the first.
+_CONTINUED = re.compile(r"[ \t\f\v]*(?:--[^\n\r]*)?[\n\r](?:[ \t\n\r\f\v]|--[^\n\r]*[\n\r])*'")
+
+
+def _close(sql: str, start: int, opened: re.Match[str], rules: Dialect) -> tuple[Kind, int]:
+    """Return the kind of what opens at ``start``, and where it ends."""
+    opening = opened[0]
+    match opened.lastgroup:
+        case "block":
+            return Kind.COMMENT, _end_of_block(sql, start, nested=rules.postgresql_literals)
+        case "escape":
+            return Kind.QUOTE, _end_of_escape_string(sql, start)
+        case "dollar":
+            return Kind.QUOTE, _find(sql, opening, opened.end(), start, f"the dollar quote {opening}")
+        case "bracket":
+            return Kind.QUOTE, _find(sql, "]", opened.end(), start, "the [ quote")
+        case _:
+            return Kind.QUOTE, _end_of_quote(sql, start, opening)
+
+
+def _end_of_quote(sql: str, start: int, quote: str) -> int:
+    """A quote ends at the next of its kind that is not doubled; backslashes mean nothing (standard SQL)."""
+    end = _find(sql, quote, start + 1, start, f"the {quote} quote")
+    while sql.startswith(quote, end):
+        end = _find(sql, quote, end + 1, start, f"the {quote} quote")
+    return end
+
+
+def _end_of_escape_string(sql: str, start: int) -> int:
+    at = start + 2
+    while edge := _ESCAPE_EDGE.search(sql, at):
+        at = edge.end()
+        if edge[0] == "'":
+            continued = _CONTINUED.match(sql, at)
+            if continued is None:
+                return at
+            at = continued.end()
+    raise _never_closed(sql, start, "the E' string")
+
+
+def _end_of_block(sql: str, start: int, *, nested: bool) -> int:
+    if not nested:
+        return _find(sql, "*/", start + 2, start, "the /* comment")
+    depth = 0
+    for edge in _BLOCK_EDGE.finditer(sql, start):
+        depth += 1 if edge[0] == "/*" else -1
+        if depth == 0:
+            return edge.end()
+    raise _never_closed(sql, start, "the /* comment")
+
+
+def _find(sql: str, closing: str, at: int, start: int, what: str) -> int:
+    """Return the end of the next ``closing`` from ``at`` on."""
+    found = sql.find(closing, at)
+    if found < 0:
+        raise _never_closed(sql, start, what)
+    return found + len(closing)
+
+
+def _never_closed(sql: str, start: int, what: str) -> TaskFileError:
+    return TaskFileError(f"{what} that opens here is never closed", line=line_of(sql, start))

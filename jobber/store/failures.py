@@ -1,0 +1,76 @@
+"""What an error of the state database means: try again, unavailable, or a mistake of ours. The one place that decides.
+
+Messages for people hold no statement, no parameter and no address; the driver's error is chained for the log.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from enum import Enum, auto
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from jobber.errors import JobberError, StateUnavailable
+
+#: PostgreSQL: serialization failure, deadlock, lock_timeout. Nothing was written: doing it all again is right.
+#: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+#: Tables that are not there: nobody migrated yet.
+_UNDEFINED_TABLE = "42P01"
+#: Classes that say that the server cannot serve now: connection, resources, operator intervention, system; and a
+#: statement against a server that became read-only, or a transaction that it gave up on.
+_UNAVAILABLE_CLASSES = ("08", "53", "57", "58")
+_UNAVAILABLE = frozenset({"25006", "25P03", "28000", "28P01", "3D000"})
+_SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+class Cause(Enum):
+    """What to do about an error."""
+
+    CONFLICT = auto()  # another transaction was in the way: run this one again
+    CONNECTION = auto()  # the connection is gone: a new one may work
+    UNAVAILABLE = auto()  # the server refuses: time may cure it
+    MISTAKE = auto()  # the statement itself is wrong
+
+
+def cause(error: SQLAlchemyError) -> Cause:
+    """Classify an error of SQLAlchemy or of the driver below it."""
+    if isinstance(error, PoolTimeout):
+        return Cause.UNAVAILABLE
+    if not isinstance(error, DBAPIError):
+        return Cause.MISTAKE
+    if isinstance(error.orig, sqlite3.Error):
+        return _of_sqlite(error.orig)
+    return _of_postgresql(getattr(error.orig, "sqlstate", None), lost=error.connection_invalidated)
+
+
+def _of_sqlite(error: sqlite3.Error) -> Cause:
+    # The extended code holds the primary one in its low byte.
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_BUSY:
+        return Cause.CONFLICT
+    return Cause.UNAVAILABLE if isinstance(error, sqlite3.OperationalError) else Cause.MISTAKE
+
+
+def _of_postgresql(state: str | None, *, lost: bool) -> Cause:
+    if state in _CONFLICTS:
+        return Cause.CONFLICT
+    # psycopg gives no SQLSTATE where the server did not answer.
+    if lost or state is None:
+        return Cause.CONNECTION
+    if state.startswith(_UNAVAILABLE_CLASSES) or state in _UNAVAILABLE or state == _UNDEFINED_TABLE:
+        return Cause.UNAVAILABLE
+    return Cause.MISTAKE
+
+
+def translated(error: SQLAlchemyError) -> JobberError:
+    """Return the error of jobber to raise for ``error`` once trying again is over."""
+    kind = cause(error)
+    driver = getattr(error, "orig", None)
+    if kind is Cause.CONFLICT:
+        return StateUnavailable("the state database is too busy: a lock was not to be had in time", retry_after=2)
+    if kind is Cause.MISTAKE:
+        return JobberError(f"the state database refused a statement ({type(driver or error).__name__})")
+    if getattr(driver, "sqlstate", None) == _UNDEFINED_TABLE or "no such table" in str(driver):
+        return StateUnavailable("the state database has no tables of jobber yet")
+    return StateUnavailable("the state database cannot be reached or does not answer")

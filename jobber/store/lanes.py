@@ -1,0 +1,248 @@
+"""Lanes: finding the one of a job, telling it that work came, reading it from its head on, and what is open.
+
+``head`` is a lower bound of the smallest ``ord`` in a lane. Whoever makes a job ready lowers it and bumps ``version``
+in the transaction that makes it ready; a claim raises it only where ``version`` is the one that it saw, so it never
+raises it past a job that it could not see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from jobber.store.engine import Database, TryAgain
+from jobber.store.gates import Gate, GateKind, Gates, Passing, Usage, touching
+from jobber.store.schema import EMPTY, jobs, lanes, running
+
+
+class LaneKey(NamedTuple):
+    """All that can hold the jobs of a lane back."""
+
+    queue: str
+    task: str
+    db: str
+    suspect: bool = False
+
+
+class Ready(NamedTuple):
+    """A job that may run, at its place in its lane."""
+
+    ord: int
+    run: int
+
+
+@dataclass(slots=True)
+class Lane:
+    """A lane as one claim sees it.
+
+    Parameters:
+        running: attempts of its jobs that hold a slot, anywhere.
+        mine: those of them on the worker that asks.
+    """
+
+    id: int
+    queue: str
+    task: str
+    db: str
+    suspect: bool
+    head: int
+    version: int
+    running: int
+    mine: int
+    open: bool  # not paused, served by whoever asks, and not known to be empty
+
+
+def key_of(job: Passing, *, suspect: bool = False) -> LaneKey:
+    """Return the key of the lane that a job belongs to."""
+    return LaneKey(job.queue, job.task, job.db, suspect)
+
+
+class LaneBook:
+    """Finds the lanes of jobs; remembers their IDs, which are never used twice."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ids: dict[LaneKey, int] = {}
+
+    def ids(self, connection: Connection, keys: Collection[LaneKey]) -> Mapping[LaneKey, int]:
+        """Return the ID of each lane; makes those that are not there.
+
+        One that is remembered may have been deleted (``drop_idle``): ``wake`` then finds no row and starts over.
+        """
+        found = {key: self._ids[key] for key in keys if key in self._ids}
+        missing = sorted(key for key in keys if key not in found)
+        if missing:
+            committed = self._find(connection, missing)
+            self._ids.update(committed)
+            found.update(committed)
+        if missing := [key for key in missing if key not in found]:
+            rows = [{**key._asdict(), "tenant": "", "job_group": "", "head": EMPTY, "version": 0} for key in missing]
+            connection.execute(self._database.insert(lanes).on_conflict_do_nothing(), rows)
+            # Not remembered yet: a rollback would take them back, and SQLite then gives their IDs to others.
+            found.update(self._find(connection, missing))
+        return found
+
+    @staticmethod
+    def _find(connection: Connection, keys: Sequence[LaneKey]) -> dict[LaneKey, int]:
+        found = {}
+        # In chunks: SQLite bounds the depth of an expression.
+        for start in range(0, len(keys), 100):
+            wanted = (
+                and_(*(lanes.c[name] == value for name, value in key._asdict().items()))
+                for key in keys[start : start + 100]
+            )
+            statement = select(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.suspect).where(
+                or_(*wanted), lanes.c.tenant == "", lanes.c.job_group == ""
+            )
+            for id_, *key in connection.execute(statement):
+                found[LaneKey(*key)] = id_
+        return found
+
+    def wake(self, connection: Connection, heads: Mapping[int, int]) -> None:
+        """Lower each lane's head to the ``ord`` of a job that became ready, and bump its version.
+
+        Always in the order of their IDs, so that no two transactions wait for each other, and last of all in a
+        transaction, so that the lock is short.
+
+        Raises:
+            TryAgain: a lane was deleted meanwhile.
+        """
+        for lane, ord_ in sorted(heads.items()):
+            lower = case((lanes.c.head > ord_, ord_), else_=lanes.c.head)
+            statement = update(lanes).where(lanes.c.id == lane).values(head=lower, version=lanes.c.version + 1)
+            if connection.execute(statement).rowcount != 1:
+                self._ids.clear()
+                raise TryAgain
+
+    def drop_idle(self, connection: Connection) -> int:
+        """Delete the lanes that no live job belongs to; return how many."""
+        # A submission that is under way has bumped the version (then the re-check finds it changed), or will find no
+        # row to bump and start over.
+        unused = ~exists().where(jobs.c.lane == lanes.c.id)
+        seen = connection.execute(select(lanes.c.id, lanes.c.version).where(unused).order_by(lanes.c.id)).all()
+        return sum(
+            connection.execute(delete(lanes).where(lanes.c.id == lane, lanes.c.version == version, unused)).rowcount
+            for lane, version in seen
+        )
+
+
+def survey(
+    database: Database,
+    connection: Connection,
+    gates: Gates,
+    *,
+    worker: int = 0,
+    queues: Collection[str] | None = None,
+    tasks: Collection[str] | None = None,
+    databases: Collection[str] | None = None,
+) -> list[Lane]:
+    """Return in one statement the lanes that are not empty, paused or unserved, and all in which something runs."""
+    counts = (
+        select(
+            running.c.lane,
+            func.count().label("running"),
+            func.sum(case((running.c.worker == worker, 1), else_=0)).label("mine"),
+        )
+        .group_by(running.c.lane)
+        .subquery()
+    )
+    served = [lanes.c.head < EMPTY]
+    for column, names, kind in (
+        (lanes.c.queue, queues, GateKind.QUEUE),
+        (lanes.c.task, tasks, GateKind.TASK),
+        (lanes.c.db, databases, GateKind.DATABASE),
+    ):
+        if names is not None:
+            served.append(database.among(column, names))
+        if paused := gates.paused(kind):
+            served.append(~database.among(column, paused))
+    is_open = and_(*served)
+    statement = (
+        select(
+            *(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.suspect, lanes.c.head, lanes.c.version),
+            func.coalesce(counts.c.running, 0),
+            func.coalesce(counts.c.mine, 0),
+            is_open,
+        )
+        .select_from(lanes.outerjoin(counts, counts.c.lane == lanes.c.id))
+        .where(or_(is_open, counts.c.running.is_not(None)))
+    )
+    return [Lane(*row) for row in connection.execute(statement)]
+
+
+def usage_of(gates: Gates, found: Iterable[Lane]) -> Usage:
+    """Return how full the limits are, from the lanes of a survey."""
+    usage = Usage(gates)
+    for lane in found:
+        if lane.running:
+            usage.add(lane, lane.running)
+    return usage
+
+
+def open_queues(
+    database: Database, connection: Connection, gates: Gates, behind: Collection[Gate] | None = None
+) -> frozenset[str]:
+    """Return the queues with a job that could run now, if any worker serves it.
+
+    Parameters:
+        behind: only jobs that pass one of these gates.
+    """
+    found = survey(database, connection, gates)
+    usage = usage_of(gates, found)
+    candidates = [lane for lane in found if lane.open and usage.free(lane) and (not behind or touching(behind, lane))]
+    if not candidates:
+        return frozenset()
+    # A head is a lower bound: a lane whose last job was cancelled looks full until somebody looks.
+    ready = read(database, connection, candidates, 1)
+    return frozenset(lane.queue for lane in candidates if ready[lane.id])
+
+
+_LANES, _HEADS = bindparam("lanes", type_=ARRAY(BigInteger)), bindparam("heads", type_=ARRAY(BigInteger))
+_WANTED = func.unnest(_LANES, _HEADS).table_valued("lane", "head", name="wanted").render_derived()
+_FIRST = (
+    select(jobs.c.run, jobs.c.ord)
+    .where(jobs.c.lane == _WANTED.c.lane, jobs.c.ord >= _WANTED.c.head)
+    .order_by(jobs.c.ord)
+    .limit(bindparam("count", type_=BigInteger))
+    .lateral("first")
+)
+_READ_MANY = select(_WANTED.c.lane, _FIRST.c.ord, _FIRST.c.run).select_from(_WANTED.join(_FIRST, true()))
+_READ_ONE = (
+    select(jobs.c.ord, jobs.c.run)
+    .where(jobs.c.lane == bindparam("lane"), jobs.c.ord >= bindparam("head"))
+    .order_by(jobs.c.ord)
+    .limit(bindparam("count", type_=BigInteger))
+)
+
+
+def read(database: Database, connection: Connection, wanted: Sequence[Lane], count: int) -> dict[int, list[Ready]]:
+    """Return the first ``count`` ready jobs of each lane, in order."""
+    found: dict[int, list[Ready]] = {lane.id: [] for lane in wanted}
+    if database.engine_name == "postgresql":
+        parameters = {"lanes": [lane.id for lane in wanted], "heads": [lane.head for lane in wanted], "count": count}
+        for lane_id, ord_, run in connection.execute(_READ_MANY, parameters):
+            found[lane_id].append(Ready(ord_, run))
+        for ready in found.values():
+            ready.sort()
+    else:
+        for lane in wanted:
+            rows = connection.execute(_READ_ONE, {"lane": lane.id, "head": lane.head, "count": count})
+            found[lane.id] = [Ready(*row) for row in rows]
+    return found

@@ -1,0 +1,148 @@
+"""Questions about jobs; nothing here changes a row.
+
+"The job" of an ID is the live one, else the newest finished one. The live table is asked first: a job only ever moves
+from there to the history, so one that is not found in the one is in the other by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+
+from jobber.errors import UnknownJob
+from jobber.jobs import Job, JobState, Micros
+from jobber.store.engine import Database
+from jobber.store.gates import GateBook, Hold
+from jobber.store.lanes import open_queues, survey, usage_of
+from jobber.store.records import job_of
+from jobber.store.schema import RUN_COLUMNS, finished_jobs, jobs, running, workers
+
+#: Columns of a live run: progress comes from its running row while it has one.
+_LIVE = (
+    *(jobs.c[name] for name in RUN_COLUMNS if name not in ("rows_so_far", "bytes_so_far")),
+    func.coalesce(running.c.rows, jobs.c.rows_so_far).label("rows_so_far"),
+    func.coalesce(running.c.bytes, jobs.c.bytes_so_far).label("bytes_so_far"),
+    func.coalesce(running.c.phase, "").label("phase"),
+)
+
+
+def select_live() -> Select[Any]:
+    """Return a SELECT of live jobs with their progress, for ``live_jobs``."""
+    return select(*_LIVE).select_from(jobs.outerjoin(running, running.c.run == jobs.c.run))
+
+
+def live_jobs(connection: Connection, statement: Select[Any]) -> list[Job]:
+    """Return the jobs that a ``select_live`` finds."""
+    return [job_of(row, phase=row["phase"]) for row in connection.execute(statement).mappings()]
+
+
+class Reader:
+    """Reads jobs."""
+
+    def __init__(self, database: Database, gates: GateBook) -> None:
+        self._database = database
+        self._gates = gates
+
+    def now(self) -> Micros:
+        """Return the state database's clock."""
+        return self._database.read(lambda connection: connection.execute(select(self._database.now)).scalar_one())
+
+    def get(self, job_id: str) -> Job:
+        """Return the job of an ID. Raises UnknownJob."""
+        job = self._find(jobs.c.job_id == job_id, finished_jobs.c.job_id == job_id)
+        if job is None:
+            raise UnknownJob(f"there is no job {job_id}")
+        return job
+
+    def run(self, run: int) -> Job:
+        """Return one run. Raises UnknownJob."""
+        job = self._find(jobs.c.run == run, finished_jobs.c.run == run)
+        if job is None:
+            raise UnknownJob(f"there is no run {run} of any job any more")
+        return job
+
+    def _find(self, live: ColumnElement[bool], finished: ColumnElement[bool]) -> Job | None:
+        def work(connection: Connection) -> Job | None:
+            for job in live_jobs(connection, select_live().where(live)):
+                return job
+            newest = select(finished_jobs).where(finished).order_by(finished_jobs.c.run.desc()).limit(1)
+            row = connection.execute(newest).mappings().one_or_none()
+            return None if row is None else job_of(row)
+
+        return self._database.read(work)
+
+    def live(self, job_ids: Collection[str]) -> set[str]:
+        """Return which of these IDs have a live job; one query for all."""
+        if not job_ids:
+            return set()
+        statement = select(jobs.c.job_id).where(self._database.among(jobs.c.job_id, job_ids))
+        return self._database.read(lambda connection: set(connection.execute(statement).scalars()))
+
+    def pending(self, queue: str, *, limit: int) -> list[Job]:
+        """Return the waiting jobs of a queue as they will run: the ready ones in order, then the delayed ones by time.
+
+        What holds single jobs back (a limit, a pause) is not looked at.
+        """
+        ready = select_live().where(jobs.c.queue == queue, jobs.c.ord.is_not(None)).order_by(jobs.c.ord)
+        delayed = (
+            select_live()
+            .where(jobs.c.queue == queue, jobs.c.ord.is_(None), jobs.c.due.is_not(None))
+            .order_by(jobs.c.due, jobs.c.run)
+        )
+
+        def work(connection: Connection) -> list[Job]:
+            found = live_jobs(connection, ready.limit(limit))
+            if len(found) < limit:
+                seen = {job.run for job in found}
+                more = live_jobs(connection, delayed.limit(limit - len(found)))
+                # One that became ready between the two statements is in both.
+                found += [job for job in more if job.run not in seen]
+            return found
+
+        return self._database.read(work)
+
+    def waiting_for(self, job: Job) -> list[Hold]:
+        """Return all that keeps a waiting job from running now; empty if it may, runs, or is finished."""
+        if job.state not in (JobState.PENDING, JobState.RETRY):
+            return []
+
+        def work(connection: Connection) -> list[Hold]:
+            due = connection.execute(select(jobs.c.due).where(jobs.c.run == job.run)).scalar_one_or_none()
+            gates = self._gates.current(connection)
+            usage = usage_of(gates, survey(self._database, connection, gates))
+            return [*_start_hold(job, due), *usage.holds(job)]
+
+        return self._database.read(work)
+
+    def runnable_queues(self) -> frozenset[str]:
+        """Return the queues with a job that could run now, if any worker serves it."""
+
+        def work(connection: Connection) -> frozenset[str]:
+            return open_queues(self._database, connection, self._gates.current(connection))
+
+        return self._database.read(work)
+
+    def next_due(self) -> float | None:
+        """Return the seconds until the next delayed job is due (0 if one is), None if none is delayed."""
+        statement = select(func.min(jobs.c.due), self._database.now)
+        due, now = self._database.read(lambda connection: connection.execute(statement).one())
+        return None if due is None else max(0.0, (due - now) / 1_000_000)
+
+    def lost(self) -> list[Job]:
+        """Return the STARTED jobs whose worker's lease ran out, oldest first."""
+        holder = running.outerjoin(workers, workers.c.id == running.c.worker)
+        out = or_(workers.c.id.is_(None), workers.c.dead, workers.c.lease_until <= self._database.now)
+        runs = select(running.c.run).select_from(holder).where(out)
+        statement = select_live().where(jobs.c.run.in_(runs)).order_by(jobs.c.run)
+        return self._database.read(lambda connection: live_jobs(connection, statement))
+
+
+def _start_hold(job: Job, due: Micros | None) -> list[Hold]:
+    if due is None:
+        return []
+    at = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=due)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    what = "the next attempt" if job.state is JobState.RETRY else "its start time"
+    return [Hold("start", at, f"{what} is due at {at}")]

@@ -1,0 +1,91 @@
+"""Rows of the job tables to ``Job`` objects and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from jobber.columns import Column, Kind
+from jobber.errors import InvalidRequest
+from jobber.jobs import Job, JobState, Micros, NewJob, decode_args, encode_args
+from jobber.store.schema import RUN_COLUMNS
+
+
+def values_of(new: NewJob, run: int, now: Micros) -> dict[str, Any]:
+    """Return the columns of a new run.
+
+    Raises:
+        InvalidRequest: a text holds half a surrogate pair, which no database stores.
+    """
+    args, tags = encode_args(new.args), json.dumps(dict(new.tags))
+    try:
+        args.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"job {new.job_id}: a text in args is not valid Unicode", field="args") from error
+    return {
+        "run": run,
+        "job_id": new.job_id,
+        "task": new.task,
+        "queue": new.queue,
+        "db": new.db,
+        "results": new.results,
+        "result_table": new.table,
+        "args": args,
+        "priority": new.priority,
+        "retries": new.retries,
+        "ttl": new.ttl,
+        "timeout": new.timeout,
+        "eta": new.eta,
+        "tags": tags,
+        "state": JobState.PENDING.value,
+        "attempt": 0,
+        "failures": 0,
+        "rescues": 0,
+        "cancel_requested": False,
+        "worker": "",
+        "rows_so_far": 0,
+        "bytes_so_far": 0,
+        "rows": None,
+        "columns": "[]",
+        "error": "",
+        "error_code": "",
+        "created_at": now,
+        "started_at": None,
+        "finished_at": None,
+        "expires_at": None,
+    }
+
+
+def job_of(row: Mapping[str, Any] | RowMapping, *, phase: str = "") -> Job:
+    """Return the job that a row with the columns of a run describes.
+
+    Parameters:
+        row: by column name; further keys are ignored.
+        phase: of the running attempt.
+    """
+    values = {name: row[name] for name in RUN_COLUMNS}
+    values["table"] = values.pop("result_table")
+    values["state"] = JobState(values["state"])
+    values["args"] = decode_args(values["args"])
+    values["tags"] = json.loads(values["tags"])
+    values["columns"] = decode_columns(values["columns"])
+    return Job(**values, phase=phase)
+
+
+def encode_columns(columns: Iterable[Column]) -> str:
+    """Return columns as JSON text."""
+    return json.dumps([[c.name, c.kind.value, c.precision, c.scale] for c in columns], separators=(",", ":"))
+
+
+def decode_columns(encoded: str) -> tuple[Column, ...]:
+    """Return the columns that ``encode_columns`` wrote."""
+    rows: Sequence[Sequence[Any]] = json.loads(encoded)
+    return tuple(Column(name, Kind(kind), precision, scale) for name, kind, precision, scale in rows)
+
+
+def storable(message: str) -> str:
+    """Return an error text as every engine can store it: PostgreSQL refuses NUL, UTF-8 half a surrogate pair."""
+    return message.replace("\x00", "\ufffd").encode(errors="replace").decode()

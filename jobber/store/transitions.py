@@ -1,0 +1,277 @@
+"""Every change of a job's state but its submission and its claim. One transaction each; the name is the transition.
+
+An attempt is known by (run, attempt). Its ``running`` row is its right to say how it ended: whoever deletes that row
+decides, everybody later is fenced off. docs/job-lifecycle.md draws the states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, insert, literal, or_, select, update
+
+from jobber.columns import Column
+from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
+from jobber.jobs import Job, JobState
+from jobber.store.engine import Database
+from jobber.store.gates import GateBook
+from jobber.store.lanes import LaneBook, key_of, open_queues
+from jobber.store.reading import Reader
+from jobber.store.records import encode_columns, job_of, storable
+from jobber.store.schema import RUN_COLUMNS, finished_jobs, jobs, order, running, workers
+
+#: What a finish sets on the run besides its state and time.
+Outcome = Mapping[str, Any]
+
+
+class Transitions:
+    """Ends attempts and runs."""
+
+    def __init__(self, database: Database, gates: GateBook, lanes: LaneBook, reader: Reader) -> None:
+        self._database = database
+        self._gates = gates
+        self._lanes = lanes
+        self._reader = reader
+
+    # -- how an attempt ends -------------------------------------------------------------------------------------------
+
+    def succeed(self, job: Job, *, rows: int, columns: Sequence[Column]) -> frozenset[str]:
+        """STARTED to SUCCESS; the result lives ``ttl`` seconds from now on."""
+        outcome = {"rows": rows, "columns": encode_columns(columns), "error": "", "error_code": ""}
+        return self._end(job, JobState.SUCCESS, outcome)
+
+    def fail(self, job: Job, *, error: str, code: str) -> frozenset[str]:
+        """STARTED to FAILURE."""
+        outcome = {"error": storable(error), "error_code": code, "failures": job.failures + 1}
+        return self._end(job, JobState.FAILURE, outcome)
+
+    def cancelled(self, job: Job) -> frozenset[str]:
+        """STARTED to CANCELLED: its query is gone."""
+        return self._end(job, JobState.CANCELLED, {"error": "", "error_code": ""})
+
+    def retry(self, job: Job, *, error: str, code: str, delay: float) -> frozenset[str]:
+        """STARTED to RETRY, ready after ``delay`` seconds; to CANCELLED where a cancel was asked for meanwhile."""
+        values = {"error": storable(error), "error_code": code, "failures": job.failures + 1}
+        return self._put_back(job, JobState.RETRY, "retry", values, delay)
+
+    def requeue(self, job: Job) -> frozenset[str]:
+        """STARTED to PENDING, ready now, no retry spent; to CANCELLED where a cancel was asked for meanwhile."""
+        return self._put_back(job, JobState.PENDING, "requeue", {}, 0)
+
+    def rescue(self, job: Job, *, max_rescues: int) -> Job:
+        """Take an attempt from a worker whose lease ran out, and declare that worker dead.
+
+        Back to PENDING; FAILURE where ``max_rescues`` workers died of it before; CANCELLED where that was asked for.
+
+        Raises:
+            Fenced: the attempt is over, or its worker is alive after all.
+        """
+        # A job whose worker died may be why: it goes to a lane of which no worker runs two at a time.
+        key = key_of(job, suspect=True)
+        error = f"worker {job.worker} died, or lost the state database, while it ran this job"
+        values = {"rescues": job.rescues + 1, "error": storable(error), "error_code": "worker_lost"}
+
+        def work(connection: Connection) -> None:
+            self._declare_dead(connection, job)
+            held = self._release(connection, job)
+            if held is None:
+                raise Fenced(f"attempt {job.attempt} of job {job.job_id} is over already")
+            if held.cancel_requested:
+                self._finish(connection, job, JobState.CANCELLED, {"rescues": job.rescues + 1})
+            elif job.rescues >= max_rescues:
+                self._finish(connection, job, JobState.FAILURE, values)
+            else:
+                lane = self._lanes.ids(connection, [key])[key]
+                set_ = {**values, **_put_back_values(job, JobState.PENDING, "rescue"), "lane": lane}
+                self._set_ready(connection, job, set_, lane)
+
+        self._database.write(work)
+        return self._reader.run(job.run)
+
+    def _declare_dead(self, connection: Connection, job: Job) -> None:
+        holder = select(running.c.worker).where(running.c.run == job.run, running.c.attempt == job.attempt)
+        worker = connection.execute(holder).scalar_one_or_none()
+        if worker is None:
+            raise Fenced(f"attempt {job.attempt} of job {job.job_id} is over already")
+        out = or_(workers.c.dead, workers.c.lease_until <= self._database.now)
+        declared = connection.execute(update(workers).where(workers.c.id == worker, out).values(dead=True)).rowcount
+        if not declared and connection.execute(select(workers.c.id).where(workers.c.id == worker)).first():
+            raise Fenced(f"worker {job.worker}, which runs job {job.job_id}, is alive")
+
+    def _end(self, job: Job, state: JobState, outcome: Outcome) -> frozenset[str]:
+        """Finish an attempt and its run; return the queues to wake."""
+
+        def work(connection: Connection) -> None:
+            if self._release(connection, job) is not None:
+                self._finish(connection, job, state, outcome)
+            elif not self._ended_so(connection, job, state, outcome):
+                raise self._fenced(job)
+
+        self._database.write(work)
+        return self.freed(job)
+
+    def _put_back(self, job: Job, state: JobState, how: str, values: dict[str, Any], delay: float) -> frozenset[str]:
+        """End an attempt but not its run; return the queues to wake."""
+        set_ = {**values, **_put_back_values(job, state, how)}
+
+        def work(connection: Connection) -> bool:
+            held = self._release(connection, job)
+            if held is None:
+                if not self._put_back_so(connection, job, how):
+                    raise self._fenced(job)
+                return delay <= 0
+            if held.cancel_requested:
+                self._finish(connection, job, JobState.CANCELLED, values)
+                return False
+            if delay <= 0:
+                self._set_ready(connection, job, set_, held.lane)
+                return True
+            due = self._database.now + int(delay * 1_000_000)
+            connection.execute(update(jobs).where(jobs.c.run == job.run).values({**set_, "due": due}))
+            return False
+
+        ready = self._database.write(work)
+        return self.freed(job) | (frozenset({job.queue}) if ready else frozenset())
+
+    def _release(self, connection: Connection, job: Job) -> Row[Any] | None:
+        """Give up the slots of an attempt; None if it holds none any more. Returns lane and cancel_requested."""
+        mine = and_(running.c.run == job.run, running.c.attempt == job.attempt)
+        statement = delete(running).where(mine).returning(running.c.lane, running.c.rows, running.c.bytes)
+        gone = connection.execute(statement).one_or_none()
+        if gone is None:
+            return None
+        # Locks the job before it is looked at: a cancel that comes now waits, and finds what became of it.
+        progress = {"rows_so_far": gone.rows, "bytes_so_far": gone.bytes}
+        statement_ = update(jobs).where(jobs.c.run == job.run).values(progress)
+        return connection.execute(statement_.returning(jobs.c.lane, jobs.c.cancel_requested)).one()
+
+    def _finish(self, connection: Connection, job: Job, state: JobState, outcome: Outcome) -> None:
+        """Move a run to the history."""
+        now = self._database.now
+        values = {**outcome, "state": state.value, "finished_at": now}
+        if state is JobState.SUCCESS and job.ttl:
+            values["expires_at"] = now + job.ttl * 1_000_000
+        move(connection, job.run, values)
+
+    def _set_ready(self, connection: Connection, job: Job, values: Outcome, lane: int) -> None:
+        ord_ = order(job.priority, job.run)
+        connection.execute(update(jobs).where(jobs.c.run == job.run).values({**values, "ord": ord_}))
+        self._lanes.wake(connection, {lane: ord_})
+
+    # -- an acknowledgement that was lost ------------------------------------------------------------------------------
+
+    def _ended_so(self, connection: Connection, job: Job, state: JobState, outcome: Outcome) -> bool:
+        """Whether this very finish of this attempt happened already."""
+        same = [finished_jobs.c[name] == value for name, value in outcome.items()]
+        statement = select(finished_jobs.c.run).where(
+            finished_jobs.c.run == job.run,
+            finished_jobs.c.attempt == job.attempt,
+            finished_jobs.c.state == state.value,
+            # A rescue can end a run in these states too.
+            finished_jobs.c.rescues == job.rescues,
+            *same,
+        )
+        return connection.execute(statement).first() is not None
+
+    def _put_back_so(self, connection: Connection, job: Job, how: str) -> bool:
+        """Whether this attempt was put back in this very way already, or cancelled while it was."""
+        back = select(jobs.c.run).where(
+            jobs.c.run == job.run, jobs.c.ended_attempt == job.attempt, jobs.c.ended_as == how
+        )
+        if connection.execute(back).first() is not None:
+            return True
+        return self._ended_so(connection, job, JobState.CANCELLED, {"cancel_requested": True})
+
+    @staticmethod
+    def _fenced(job: Job) -> Fenced:
+        return Fenced(f"attempt {job.attempt} of job {job.job_id} was overtaken: it was ended by somebody else")
+
+    def freed(self, job: Job) -> frozenset[str]:
+        """Return the queues with a job that could run now behind a limit that ``job`` counted against.
+
+        Asked after the commit: of two attempts that end beside each other, the later one sees both gone.
+        """
+
+        def work(connection: Connection) -> frozenset[str]:
+            gates = self._gates.current(connection)
+            limited = [gate for gate, _ in gates.limited(job)]
+            return open_queues(self._database, connection, gates, limited) if limited else frozenset()
+
+        return self._database.read(work)
+
+    # -- what clients ask for ------------------------------------------------------------------------------------------
+
+    def cancel(self, job_id: str) -> Job:
+        """PENDING or RETRY to CANCELLED at once; a STARTED job is asked to stop, by its worker.
+
+        Raises:
+            JobIsFinished: it is finished already.
+            UnknownJob: there is none of that ID.
+        """
+
+        def work(connection: Connection) -> int | None:
+            found = connection.execute(
+                select(jobs.c.run, jobs.c.state).where(jobs.c.job_id == job_id).with_for_update()
+            ).one_or_none()
+            if found is None:
+                return None
+            if found.state == JobState.STARTED.value:
+                connection.execute(update(jobs).where(jobs.c.run == found.run).values(cancel_requested=True))
+            else:
+                now = self._database.now
+                move(
+                    connection,
+                    found.run,
+                    {"state": JobState.CANCELLED.value, "cancel_requested": True, "finished_at": now},
+                )
+            run: int = found.run
+            return run
+
+        run = self._database.write(work)
+        if run is None:
+            job = self._reader.get(job_id)
+            if job.live:  # submitted again since
+                return self.cancel(job_id)
+            raise JobIsFinished(f"job {job_id} is finished already ({job.state.value})", job)
+        return self._reader.run(run)
+
+    def purge(self, job_id: str) -> list[Job]:
+        """Forget all finished runs of an ID; return them, oldest first.
+
+        Raises:
+            JobIsLive: a run of it is not finished.
+            UnknownJob: there is none of that ID.
+        """
+
+        def work(connection: Connection) -> list[Job] | None:
+            if connection.execute(select(jobs.c.run).where(jobs.c.job_id == job_id)).first():
+                return None
+            statement = delete(finished_jobs).where(finished_jobs.c.job_id == job_id).returning(*finished_jobs.c)
+            return sorted(map(job_of, connection.execute(statement).mappings()), key=lambda job: job.run)
+
+        purged = self._database.write(work)
+        if purged is None:
+            job = self._reader.get(job_id)
+            if not job.live:  # finished since
+                return self.purge(job_id)
+            raise JobIsLive(f"job {job_id} is {job.state.value}; cancel it first", job)
+        if not purged:
+            raise UnknownJob(f"there is no job {job_id}")
+        return purged
+
+
+def _put_back_values(job: Job, state: JobState, how: str) -> dict[str, Any]:
+    return {"state": state.value, "ended_attempt": job.attempt, "ended_as": how}
+
+
+def move(connection: Connection, run: int, values: Mapping[str, Any]) -> None:
+    """Move a live run to the history with some columns changed."""
+    kept = [jobs.c[name] if name not in values else _value(values[name]) for name in RUN_COLUMNS]
+    source = select(*kept).where(jobs.c.run == run)
+    connection.execute(insert(finished_jobs).from_select(list(RUN_COLUMNS), source))
+    connection.execute(delete(jobs).where(jobs.c.run == run))
+
+
+def _value(value: Any) -> Any:
+    return literal(value) if isinstance(value, (str, int, bool)) else value

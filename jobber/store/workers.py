@@ -1,0 +1,116 @@
+"""Worker processes: their leases, and what they say of the jobs that they run.
+
+One lease covers all attempts of a process: one update renews it. It runs on the database's clock, so that no two
+machines have to agree on the time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+
+from jobber.errors import Fenced
+from jobber.store.engine import Database
+from jobber.store.schema import jobs, running, workers
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running attempt has come.
+
+    Parameters:
+        phase: ``querying``, ``writing`` or ``publishing``.
+        rows, bytes: moved so far.
+    """
+
+    phase: str
+    rows: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The answer to a heartbeat.
+
+    Parameters:
+        cancelled: (run, attempt) of this worker's attempts that somebody asked to cancel.
+    """
+
+    cancelled: frozenset[tuple[int, int]]
+
+
+class Roster:
+    """Registers workers and renews their leases."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def register(self, name: str, queues: Sequence[str], slots: int, *, lease: int) -> int:
+        """Add a worker process and return its ID, which is never used again.
+
+        Parameters:
+            name: for people; need not be unique.
+            slots: jobs that it runs at a time.
+            lease: seconds that it counts as alive without a heartbeat.
+        """
+        now = self._database.now
+        statement = (
+            insert(workers)
+            .values(
+                name=name,
+                queues=json.dumps(list(queues)),
+                slots=slots,
+                registered_at=now,
+                seen_at=now,
+                lease_until=now + lease * 1_000_000,
+                dead=False,
+            )
+            .returning(workers.c.id)
+        )
+        worker: int = self._database.write(lambda connection: connection.execute(statement).scalar_one())
+        return worker
+
+    def heartbeat(self, worker: int, progress: Mapping[int, Progress], *, lease: int) -> Pulse:
+        """Renew a worker's lease for ``lease`` seconds and note the progress of its attempts by run.
+
+        Raises:
+            Fenced: the worker was declared dead; its attempts belong to others.
+        """
+        now = self._database.now
+        renew = (
+            update(workers)
+            .where(workers.c.id == worker, ~workers.c.dead)
+            .values(seen_at=now, lease_until=now + lease * 1_000_000)
+        )
+        note = update(running).where(running.c.run == bindparam("of_run"), running.c.worker == worker)
+        asked = (
+            select(running.c.run, running.c.attempt)
+            .join(jobs, jobs.c.run == running.c.run)
+            .where(running.c.worker == worker, jobs.c.cancel_requested)
+        )
+        rows = [
+            {"of_run": run, "phase": step.phase, "rows": step.rows, "bytes": step.bytes}
+            for run, step in sorted(progress.items())
+        ]
+
+        def work(connection: Connection) -> Pulse:
+            if connection.execute(renew).rowcount != 1:
+                raise Fenced("this worker was declared dead; it must register again")
+            if rows:
+                connection.execute(note, rows)
+            return Pulse(frozenset((run, attempt) for run, attempt in connection.execute(asked)))
+
+        return self._database.write(work)
+
+    def unregister(self, worker: int) -> None:
+        """Take a worker off. Attempts that it still holds count as lost at once."""
+
+        def work(connection: Connection) -> None:
+            holds = exists().where(running.c.worker == workers.c.id)
+            connection.execute(delete(workers).where(workers.c.id == worker, ~holds))
+            connection.execute(update(workers).where(workers.c.id == worker).values(dead=True))
+
+        self._database.write(work)

@@ -1,0 +1,89 @@
+"""Waits for jobs to finish on behalf of many callers, with one query for all of them.
+
+A process has one watcher. Its thread asks the store only while somebody waits, at short intervals first and longer
+ones later; a waiter costs an entry in a dictionary.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from jobber.errors import JobberError
+from jobber.store import Store
+
+#: Seconds between two looks: right after a waiter came, and at most. A look costs about 0.3 ms on PostgreSQL.
+_SHORTEST, _LONGEST = 0.005, 0.1
+
+
+class Watcher:
+    """Watches the store for finished jobs while callers wait.
+
+    Parameters:
+        most: callers that may wait at a time; beyond it ``wait`` answers at once.
+    """
+
+    def __init__(self, store: Store, *, most: int = 500) -> None:
+        self._store = store
+        self._most = most
+        self._changed = threading.Condition()
+        self._waiters: dict[str, list[threading.Event]] = {}
+        self._count = 0
+        self._newest = 0.0
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def wait(self, job_id: str, seconds: float) -> bool:
+        """Return True as soon as no run of ``job_id`` is live, False after ``seconds`` or where too many wait."""
+        event = threading.Event()
+        with self._changed:
+            if seconds <= 0 or self._closed or self._count >= self._most:
+                return False
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+                self._thread.start()
+            self._waiters.setdefault(job_id, []).append(event)
+            self._count += 1
+            self._newest = time.monotonic()
+            self._changed.notify()
+        try:
+            return event.wait(seconds) and not self._closed
+        finally:
+            with self._changed:
+                self._count -= 1
+                events = self._waiters.get(job_id, [])
+                if event in events:
+                    events.remove(event)
+                if not events:
+                    self._waiters.pop(job_id, None)
+
+    def close(self) -> None:
+        """Let every waiter go."""
+        with self._changed:
+            self._closed = True
+            for events in self._waiters.values():
+                for event in events:
+                    event.set()
+            self._changed.notify()
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiters and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                watched = set(self._waiters)
+            try:
+                live = self._store.live(watched)
+            except JobberError:
+                live = watched  # the store is away; waiters time out by themselves if it stays so
+            with self._changed:
+                for job_id in watched - live:
+                    for event in self._waiters.pop(job_id, []):
+                        event.set()
+                # A tenth of the time that the newest waiter has waited: quick jobs are seen at once, slow ones
+                # cost little.
+                waited = time.monotonic() - self._newest
+                if self._waiters:
+                    self._changed.wait(min(max(_SHORTEST, waited / 10), _LONGEST))

@@ -1,0 +1,331 @@
+"""A worker process: claim, execute, finish, until nothing is left; heartbeat; drain.
+
+Celery brings wake-ups and owns the threads. A wake-up makes one thread claim and run jobs until the store has none for
+it; the first claim of a wake-up passes it on while there is more, so that one message fills every idle slot.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from celery.exceptions import WorkerShutdown
+from celery.worker import WorkController
+from celery.worker.control import control_command
+
+from jobber import execution
+from jobber.cancellation import Cancellation
+from jobber.config import Settings
+from jobber.errors import (
+    AttemptError,
+    Cancelled,
+    Fenced,
+    Interrupted,
+    StateUnavailable,
+)
+from jobber.jobs import Job
+from jobber.queueing import CANCEL, WAKE, Queueing
+from jobber.results.base import ResultsBackend
+from jobber.sources.base import Source
+from jobber.store import Progress, Store
+from jobber.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two beats while jobs run: progress, and cancels that the broadcast lost, travel with them.
+_BEAT = 1.0
+#: Seconds that cancelled queries get to go away when the worker stops.
+_LAST_GASP = 5.0
+#: The first delay before a retry and the longest, in seconds.
+_RETRY_FIRST, _RETRY_LONGEST = 1.0, 300.0
+
+
+class Worker:
+    """Runs jobs of some queues in this process.
+
+    Parameters:
+        name: shown in job answers.
+        tasks: gives the tasks loaded at the moment; only these are claimed.
+        queues: gives the queues that are served at the moment, in no order: they take turns.
+        slots: jobs at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        name: str,
+        tasks: Callable[[], TaskSet],
+        queues: Callable[[], Sequence[str]],
+        slots: int,
+        store: Store,
+        queueing: Queueing,
+        sources: Mapping[str, Source],
+        results: Mapping[str, ResultsBackend],
+    ) -> None:
+        self.settings = settings
+        self.name = name
+        self._tasks = tasks
+        self._queues = queues
+        self.slots = slots
+        self._store = store
+        self._queueing = queueing
+        self._sources = sources
+        self._results = results
+        self._lock = threading.Lock()
+        self._running: dict[tuple[int, int], tuple[Cancellation, execution.Progress]] = {}
+        self._idle = threading.Event()
+        self._idle.set()
+        self._over = threading.Event()
+        self._draining = False
+        self._interrupted = False
+        self._registering = threading.Lock()
+        self._id: int | None = None
+
+    # -- the main path ------------------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Claim and run jobs until there is none left for this worker; what a wake-up does."""
+        first = True
+        while not self._draining:
+            try:
+                worker = self._identity()
+                tasks = self._tasks()
+                claim = self._store.claim(
+                    worker, queues=self._queues(), tasks=tasks.keys(), databases=self._sources.keys(), limit=1
+                )
+            except StateUnavailable as error:
+                log.warning("cannot claim: %s", error)
+                return
+            except Fenced:
+                self._forget_identity()
+                continue
+            if first:
+                # Two for one: idle slots are reached in as many steps as their number has bits.
+                for queue in claim.more:
+                    self._queueing.wake(queue, 2)
+                first = False
+            if not claim.jobs:
+                return
+            for job in claim.jobs:
+                self._run(job, tasks)
+
+    def _run(self, job: Job, tasks: TaskSet) -> None:
+        key = (job.run, job.attempt)
+        token, progress = Cancellation(), execution.Progress()
+        with self._lock:
+            self._running[key] = (token, progress)
+            self._idle.clear()
+            if self._interrupted:
+                token.pull(Interrupted("the worker is stopping"))
+        try:
+            self._attempt(job, tasks, token, progress)
+        finally:
+            with self._lock:
+                del self._running[key]
+                if not self._running:
+                    self._idle.set()
+
+    def _attempt(self, job: Job, tasks: TaskSet, token: Cancellation, progress: execution.Progress) -> None:
+        task = tasks[job.task]
+        limit = job.timeout or task.timeout or self.settings.databases[job.db].timeout
+        try:
+            outcome = execution.run(
+                job,
+                task,
+                sources=self._sources,
+                results=self._results,
+                timeout=limit,
+                cancellation=token,
+                progress=progress,
+            )
+        except AttemptError as error:
+            log.info("job %s attempt %d: %s: %s", job.job_id, job.attempt, error.code, error)
+            self._settle(job, partial(self._failed, job, error))
+        except Exception as error:  # the last line of defence: a bug must not leave the job STARTED
+            log.exception("job %s attempt %d", job.job_id, job.attempt)
+            broken = AttemptError(f"internal error ({type(error).__name__}); the worker's log has the details")
+            self._settle(job, partial(self._failed, job, broken))
+        else:
+            self._settle(job, partial(self._store.succeed, job, rows=outcome.rows, columns=outcome.columns))
+
+    def _failed(self, job: Job, error: AttemptError) -> frozenset[str]:
+        """Write down how a failed attempt ended, by the class of its error."""
+        if isinstance(error, Cancelled):
+            return self._store.cancelled(job)
+        if isinstance(error, Interrupted):
+            return self._store.requeue(job)
+        if error.retryable and job.failures < job.retries:
+            delay = min(_RETRY_FIRST * 2**job.failures, _RETRY_LONGEST) * random.uniform(0.5, 1.0)  # noqa: S311
+            return self._store.retry(job, error=error.message, code=error.code, delay=delay)
+        return self._store.fail(job, error=error.message, code=error.code)
+
+    def _settle(self, job: Job, transition: Callable[[], frozenset[str]]) -> None:
+        """Make a transition, again and again while the state database is away, until it stands or is fenced off."""
+        pause = 0.2
+        while True:
+            try:
+                for queue in transition():
+                    self._queueing.wake(queue)
+            except Fenced as error:
+                log.warning("job %s attempt %d was taken over: %s", job.job_id, job.attempt, error)
+            except StateUnavailable as error:
+                if self._interrupted:
+                    log.error("job %s attempt %d could not be written down (%s)", job.job_id, job.attempt, error)
+                    return
+                log.warning("job %s attempt %d: %s; trying again", job.job_id, job.attempt, error)
+                time.sleep(pause)
+                pause = min(pause * 2, 5.0)
+                continue
+            return
+
+    def cancel(self, run: int, attempt: int) -> bool:
+        """Stop an attempt if this process runs it."""
+        with self._lock:
+            token = self._running.get((run, attempt))
+        return token is not None and token[0].pull(Cancelled("the job was cancelled"))
+
+    # -- identity and heartbeat ---------------------------------------------------------------------------------------
+
+    def _identity(self) -> int:
+        with self._registering:
+            if self._id is None:
+                self._id = self._store.register(
+                    self.name, list(self._queues()), self.slots, lease=self.settings.app.lease
+                )
+            return self._id
+
+    def _forget_identity(self) -> None:
+        """This worker was declared dead: what it runs is somebody else's now."""
+        with self._registering:
+            self._id = None
+        for token in self._tokens():
+            token.pull(Fenced("this worker was declared lost; the job runs elsewhere"))
+
+    def _tokens(self) -> list[Cancellation]:
+        with self._lock:
+            return [token for token, _ in self._running.values()]
+
+    def beat(self) -> None:
+        """Renew the lease, report progress, learn of cancels, until the worker is over; in a thread of its own."""
+        renewed = 0.0
+        while not self._over.wait(_BEAT):
+            with self._lock:
+                progress = {
+                    run: Progress(phase=moved.phase, rows=moved.rows, bytes=moved.bytes)
+                    for (run, _), (_, moved) in self._running.items()
+                }
+            if not progress and time.monotonic() - renewed < self.settings.app.heartbeat:
+                continue
+            try:
+                pulse = self._store.heartbeat(self._identity(), progress, lease=self.settings.app.lease)
+            except StateUnavailable as error:
+                log.warning("no heartbeat: %s", error)
+            except Fenced:
+                log.warning("this worker was declared lost; it starts anew")
+                self._forget_identity()
+            else:
+                renewed = time.monotonic()
+                for run, attempt in pulse.cancelled:
+                    self.cancel(run, attempt)
+
+    # -- stopping -----------------------------------------------------------------------------------------------------
+
+    def drain(self, seconds: float) -> None:
+        """Claim nothing more, let running jobs finish for ``seconds``, then send the rest back to their queues."""
+        self._draining = True
+        if not self._idle.wait(seconds):
+            self.interrupt()
+        self._over.set()
+
+    def interrupt(self) -> None:
+        """Interrupt every running job; each goes back to its queue without spending a retry."""
+        with self._lock:
+            self._draining = self._interrupted = True
+        for token in self._tokens():
+            token.pull(Interrupted("the worker is stopping"))
+        self._idle.wait(_LAST_GASP)
+
+    def leave(self) -> None:
+        """Take this worker off the list; nothing of it runs any more."""
+        with self._registering:
+            worker, self._id = self._id, None
+        if worker is not None:
+            try:
+                self._store.unregister(worker)
+            except StateUnavailable as error:
+                log.warning("could not sign off: %s", error)
+
+
+def node_name(worker: Worker) -> str:
+    """Return the name under which Celery's remote control knows this process."""
+    return f"{worker.name}@{os.uname().nodename}.{os.getpid()}"
+
+
+def serve(worker: Worker, queueing: Queueing, queues: Sequence[str], *, on_ready: Callable[[], None]) -> int:
+    """Consume wake-ups until SIGTERM or SIGINT; the main thread's whole life in a worker process.
+
+    The first signal drains, a second one interrupts what runs. Celery's own handlers are not used: its threads pool
+    ignores a second SIGTERM.
+
+    Returns:
+        The exit status.
+    """
+    app = queueing.app
+
+    @app.task(name=WAKE, ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+    def wake(_queue: str) -> None:
+        worker.work()
+
+    @control_command(name=CANCEL, visible=False)  # type: ignore[untyped-decorator]
+    def cancel(_state: Any, run: int, attempt: int) -> dict[str, bool]:
+        return {"cancelled": worker.cancel(run, attempt)}
+
+    controller = WorkController(
+        app=app,
+        hostname=node_name(worker),
+        pool_cls="threads",
+        concurrency=worker.slots,
+        queues=list(queues),
+        loglevel="WARNING",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        ready_callback=lambda _consumer: on_ready(),
+    )
+    signals = 0
+
+    def leave(_signal: int, _frame: Any) -> None:
+        raise WorkerShutdown(0)
+
+    def drain() -> None:
+        worker.drain(worker.settings.app.drain_timeout)
+        worker.leave()
+        # Whatever Celery blocks in, an exception in the main thread ends it; nothing runs that could be hurt.
+        last_resort = threading.Timer(0.7, os._exit, [0])
+        last_resort.daemon = True
+        last_resort.start()
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    def stop(_signal: int, _frame: Any) -> None:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
+            threading.Thread(target=drain, name="drain").start()
+        elif signals == 2:
+            threading.Thread(target=worker.interrupt, name="interrupt").start()
+
+    signal.signal(signal.SIGUSR2, leave)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    threading.Thread(target=worker.beat, name="heartbeat", daemon=True).start()
+    controller.start()
+    queueing.forget_node(node_name(worker))
+    return int(controller.exitcode or 0)

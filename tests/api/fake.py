@@ -1,0 +1,277 @@
+"""An in-memory stand-in for ``Service``: the HTTP floor is tested against it, quickly and into every corner.
+
+It keeps the promises that the signatures and docstrings of ``Service`` make; ``test_fake`` holds the signatures to
+those of the real one, and ``test_end_to_end`` runs the API over that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jobber.columns import Column, Kind, Row
+from jobber.config import (
+    AppSettings,
+    BrokerSettings,
+    DatabaseSettings,
+    ResultsSettings,
+    Settings,
+    StateSettings,
+)
+from jobber.errors import (
+    Draining,
+    InvalidRequest,
+    JobberError,
+    JobIsFinished,
+    JobIsLive,
+    ResultsGone,
+    ResultsNotReady,
+    UnknownJob,
+    UnknownTask,
+)
+from jobber.jobs import Job, JobState
+from jobber.service import JobRequest
+from jobber.sqltext import parse
+from jobber.store import Hold
+from jobber.tasks import Param, Task
+
+#: 2026-11-22 14:00:00 UTC.
+NOON = 1_795_356_000_000_000
+
+
+def settings(app: AppSettings | None = None) -> Settings:
+    return Settings(
+        app=app or AppSettings(max_body=100_000),
+        broker=BrokerSettings(url="filesystem://"),
+        state=StateSettings(url="sqlite://"),
+        databases={"main": DatabaseSettings(name="main", url="sqlite://", engine="sqlite")},
+        results={
+            "reports": ResultsSettings(name="reports", url="postgresql+psycopg://u:secret@h/d", engine="postgresql")
+        },
+    )
+
+
+def make_task(name: str, sql: str, description: str = "", **tags: object) -> Task:
+    return Task(
+        name=name,
+        description=description,
+        sql=sql,
+        version="0" * 64,
+        file=Path("/srv/queries/reports.sql"),
+        line=3,
+        statements={"sqlite": parse(sql, "sqlite")},
+        databases=("main",),
+        results=("reports",),
+        **tags,  # type: ignore[arg-type]
+    )
+
+
+TASKS: Mapping[str, Task] = {
+    task.name: task
+    for task in (
+        make_task(
+            "get_profit_entries_by_date",
+            "SELECT * FROM entries WHERE user_id = ? AND timestamp > ? AND timestamp < ?",
+            "Entries of a user between two dates.",
+            queue="sqljob_queue",
+        ),
+        make_task(
+            "named",
+            "SELECT :since",
+            params=(Param("since", "date", required=True), Param("most", "integer", required=False, default=10)),
+            priority=8,
+            retries=2,
+            ttl=60,
+            timeout=30,
+            cron="0 7 * * *",
+            index=("a", "b"),
+        ),
+        make_task("slow", "SELECT 1"),
+    )
+}
+
+COLUMNS = (
+    Column("id", Kind.INTEGER),
+    Column("total", Kind.NUMERIC, 30, 12),
+    Column("ratio", Kind.FLOAT),
+    Column("paid", Kind.BOOLEAN),
+    Column("day", Kind.DATE),
+    Column("doc", Kind.JSON),
+    Column("note", Kind.TEXT),
+)
+
+
+class FakeService:
+    """Jobs in a list; a test moves them along with ``start`` and ``finish``."""
+
+    def __init__(self, app: AppSettings | None = None) -> None:
+        self.settings = settings(app)
+        self.runs: list[Job] = []
+        self.tables: dict[int, Sequence[Row]] = {}
+        self.hold: list[Hold] = []
+        self.requests: list[JobRequest] = []
+        #: Raised by every call, as a database that is down would.
+        self.broken: Exception | None = None
+        self.draining = False
+        self.changed = threading.Condition()
+
+    # -- what Service has ---------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        self.draining = True
+
+    def tasks(self) -> list[Task]:
+        self._check()
+        return [TASKS[name] for name in sorted(TASKS)]
+
+    def task(self, name: str) -> Task:
+        self._check()
+        if name not in TASKS:
+            raise UnknownTask(f"no task named {name!r} is loaded; GET /tasks lists those that are", task=name)
+        return TASKS[name]
+
+    def queue_of(self, task: Task) -> str:
+        return task.queue or self.settings.app.default_queue
+
+    def submit(self, task_name: str, request: JobRequest) -> Job:
+        self._check()
+        if self.draining:
+            raise Draining("this instance is stopping; send the job to another one or try again", retry_after=7)
+        task = self.task(task_name)
+        if request.db is not None and request.db not in task.databases:
+            raise InvalidRequest(f"db: task {task.name} does not run on {request.db!r}", field="db")
+        self.requests.append(request)
+        job_id = request.job_id or f"made-up-{len(self.runs)}"
+        for run in self.runs:
+            if run.job_id == job_id and run.live:
+                raise JobIsLive(f"job {job_id} is {run.state}", run)
+        job = Job(
+            run=len(self.runs) + 1,
+            job_id=job_id,
+            task=task.name,
+            queue=request.queue or self.queue_of(task),
+            db="main",
+            results="reports",
+            table=f"results_{job_id}",
+            args=request.args,
+            priority=request.priority or task.priority or 5,
+            retries=request.retries or task.retries or 0,
+            ttl=request.ttl or 86_400,
+            timeout=request.timeout or 0,
+            eta=request.eta,
+            tags=request.tags,
+            state=JobState.PENDING,
+            attempt=0,
+            failures=0,
+            rescues=0,
+            cancel_requested=False,
+            worker="",
+            phase="",
+            rows_so_far=0,
+            bytes_so_far=0,
+            rows=None,
+            columns=(),
+            error="",
+            error_code="",
+            created_at=NOON,
+            started_at=None,
+            finished_at=None,
+            expires_at=None,
+        )
+        self.runs.append(job)
+        return job
+
+    def job(self, job_id: str) -> Job:
+        self._check()
+        for run in reversed(self.runs):
+            if run.job_id == job_id:
+                return run
+        raise UnknownJob(f"no job {job_id} is live or in the history")
+
+    def wait(self, job_id: str, seconds: float) -> Job:
+        job = self.job(job_id)
+        with self.changed:
+            self.changed.wait_for(lambda: not self.job(job_id).live, min(seconds, self.settings.app.max_wait))
+        return self.job(job.job_id)
+
+    def holds(self, job: Job) -> list[Hold]:
+        self._check()
+        return self.hold if job.state in (JobState.PENDING, JobState.RETRY) else []
+
+    def pending(self, queue: str, *, limit: int = 1000) -> list[Job]:
+        self._check()
+        found = [run for run in self.runs if run.queue == queue and run.state in (JobState.PENDING, JobState.RETRY)]
+        return found[:limit]
+
+    def cancel(self, job_id: str, *, purge: bool = False) -> Job:
+        job = self.job(job_id)
+        if not job.live:
+            if not purge:
+                raise JobIsFinished(f"job {job_id} is {job.state} already", job)
+            self.runs = [run for run in self.runs if run.job_id != job_id]
+            return job
+        if job.state is JobState.STARTED:
+            return self._change(job, cancel_requested=True)
+        return self._change(job, state=JobState.CANCELLED, finished_at=NOON + 2_000_000)
+
+    def rows(self, job_id: str, *, offset: int, limit: int) -> tuple[Job, Sequence[Row]]:
+        job = self.job(job_id)
+        if job.state is not JobState.SUCCESS:
+            raise ResultsNotReady(f"job {job_id} is {job.state}; it has no result to read", job)
+        if job.run not in self.tables:
+            raise ResultsGone(f"the result of job {job_id} has expired")
+        return job, self.tables[job.run][offset : offset + limit]
+
+    # -- what a worker does -------------------------------------------------------------------------------------------
+
+    def start(self, job_id: str) -> Job:
+        return self._change(
+            self.job(job_id),
+            state=JobState.STARTED,
+            attempt=1,
+            worker="w1",
+            phase="querying",
+            started_at=NOON + 1_500_000,
+            rows_so_far=40,
+            bytes_so_far=900,
+        )
+
+    def finish(self, job_id: str, rows: Sequence[Row] = (), columns: Sequence[Column] = COLUMNS) -> Job:
+        job = self._change(
+            self.job(job_id),
+            state=JobState.SUCCESS,
+            attempt=1,
+            worker="w1",
+            started_at=NOON + 1_500_000,
+            finished_at=NOON + 3_500_000,
+            expires_at=NOON + 86_400_000_000,
+            rows=len(rows),
+            columns=tuple(columns),
+        )
+        self.tables[job.run] = rows
+        return job
+
+    def fail(self, job_id: str, error: JobberError) -> Job:
+        return self._change(
+            self.job(job_id),
+            state=JobState.FAILURE,
+            attempt=1,
+            failures=1,
+            started_at=NOON + 1_500_000,
+            finished_at=NOON + 3_500_000,
+            error=error.message,
+            error_code=error.code,
+        )
+
+    def _change(self, job: Job, **changes: object) -> Job:
+        changed = replace(job, **changes)  # type: ignore[arg-type]
+        with self.changed:
+            self.runs[self.runs.index(job)] = changed
+            self.changed.notify_all()
+        return changed
+
+    def _check(self) -> None:
+        if self.broken is not None:
+            raise self.broken

@@ -1,0 +1,109 @@
+"""A test client that holds every answer to the promises of the envelope and to its schema in OpenAPI."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+from flask import Flask
+from jsonschema import Draft202012Validator
+from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.test import TestResponse
+
+
+class Answer:
+    """An answer, already checked."""
+
+    def __init__(self, response: TestResponse) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self.text = response.get_data(as_text=True)
+        self.envelope: dict[str, Any] = json.loads(self.text, parse_float=Decimal)
+
+    @property
+    def data(self) -> Any:
+        assert self.status == 200, self.text
+        return self.envelope["data"]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        assert self.status != 200, self.text
+        found: dict[str, Any] = self.envelope["error"]
+        return found
+
+    @property
+    def message(self) -> str:
+        return str(self.envelope["message"])
+
+
+class Http:
+    """Sends requests to an application and checks what comes back."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.client = app.test_client()
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.client.get("/openapi.json").data)
+        return found
+
+    def get(self, path: str) -> Answer:
+        return self.send("GET", path)
+
+    def delete(self, path: str) -> Answer:
+        return self.send("DELETE", path)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> Answer:
+        """Post bytes or text as they are, anything else as JSON."""
+        data = body if isinstance(body, bytes | str) else json.dumps(body)
+        return self.send("POST", path, data=data, **{"content_type": "application/json", **options})
+
+    def send(self, method: str, path: str, **options: Any) -> Answer:
+        response = self.client.open(path, method=method, **options)
+        answer = Answer(response)
+        assert response.mimetype == "application/json"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "Traceback" not in answer.text
+        assert "secret" not in answer.text
+        assert (answer.status == 200) == (answer.envelope["status"] == "success")
+        if answer.status == 200:
+            self._conforms(answer, self._schema(method, path))
+        else:
+            self._conforms(answer, {"$ref": "#/components/schemas/ErrorAnswer"})
+            assert answer.message
+        return answer
+
+    def _schema(self, method: str, path: str) -> dict[str, Any]:
+        with self.app.test_request_context(path, method=method) as context:
+            assert context.request.url_rule is not None
+            rule = context.request.url_rule.rule.replace("<", "{").replace(">", "}")
+        operation = self.spec["paths"][rule][method.lower()]
+        found: dict[str, Any] = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        return found
+
+    def _conforms(self, answer: Answer, schema: dict[str, Any]) -> None:
+        Draft202012Validator({**schema, "components": self.spec["components"]}).validate(answer.envelope)
+
+
+class _KeepAlive(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+
+@contextmanager
+def serving(app: Flask) -> Iterator[str]:
+    """Serve an application on a free port of loopback; gives its URL."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_KeepAlive)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,106 @@
+"""A real jobber in processes of its own, as users run it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from jobber.client import Client
+from tests.servers import free_port, wait_until
+
+
+class Running:
+    """One ``jobber`` command and everything that it started.
+
+    Parameters:
+        folder: of config, tasks and data.
+        config: text of the config file, or None for none.
+        queries: text of each task file by name.
+    """
+
+    def __init__(self, folder: Path, config: str, queries: dict[str, str], *flags: str, worker_only: bool = False) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        (folder / "sql").mkdir(parents=True, exist_ok=True)
+        (folder / "config.toml").write_text(config)
+        for name, text in queries.items():
+            (folder / "sql" / name).write_text(text)
+        self.log = folder / f"jobber-{self.port}.log"
+        self.command = [
+            *(sys.executable, "-m", "jobber", "--config", str(folder / "config.toml")),
+            *("--sql-directory", str(folder / "sql"), "--server", f"127.0.0.1:{self.port}", *flags),
+            *(["--worker-only"] if worker_only else []),
+        ]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+            )
+        self.client = Client(self.url)
+
+    def text(self) -> str:
+        """Return all that it said so far."""
+        return self.log.read_text()
+
+    def wait_ready(self, timeout: float = 60) -> None:
+        """Wait until it says that it is ready."""
+        wait_until(lambda: self.process.poll() is not None or "\nready" in self.text(), timeout)
+        assert self.process.poll() is None, self.text()
+
+    def family(self) -> list[psutil.Process]:
+        """Return every process that belongs to it."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            me = psutil.Process(self.process.pid)
+            return [me, *me.children(recursive=True)]
+        return []
+
+    def workers(self) -> list[psutil.Process]:
+        """Return its worker processes."""
+        return [process for process in self.family() if process.cmdline()[-1:] == ["worker"]]
+
+    def stop(self, timeout: float = 20) -> int:
+        """Send SIGTERM, wait, and return the exit status; nothing may be left running."""
+        family = self.family()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(timeout)
+        finally:
+            self.kill()
+        left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        assert not left, f"still running: {left}\n{self.text()}"
+        return status
+
+    def kill(self) -> None:
+        """Kill whatever of it still runs."""
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def jobber(folder: Path, config: str, queries: dict[str, str], *flags: str, worker_only: bool = False) -> Iterator[Running]:
+    """Run jobber while the body runs; it must stop cleanly."""
+    running = Running(folder, config, queries, *flags, worker_only=worker_only)
+    try:
+        running.wait_ready()
+        yield running
+    except BaseException:
+        running.kill()
+        print(running.text()[-6000:])  # noqa: T201  # pytest shows it with the failure
+        raise
+    else:
+        assert running.stop() == 0, running.text()
+
+
+def seconds(since: float) -> float:
+    """Return how long ago ``since`` (monotonic) was."""
+    return time.monotonic() - since

@@ -1,0 +1,149 @@
+"""A request over HTTP becomes a typed table, on every source, results database, state store and broker."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import time
+from decimal import Decimal
+
+import pytest
+
+from jobber.errors import InvalidRequest, JobIsFinished, JobIsLive, UnknownJob, UnknownTask
+from tests.e2e.running import Running
+from tests.servers import wait_until
+
+PAIRS = list(itertools.product(["pg", "lite", "duck"], ["pg_results", "pg_fast", "lite_results"]))
+
+
+@pytest.mark.parametrize(("source", "results"), PAIRS)
+def test_a_job_becomes_a_typed_table_on_every_pair(running: Running, source: str, results: str) -> None:
+    job = running.client.submit("entries_of", {"user": "USER1"}, db=source, results=results)
+
+    job = running.client.wait(job.job_id, timeout=20)
+
+    assert (job.state, job.error, job.count) == ("SUCCESS", "", 2)
+    assert [(column.name, column.type) for column in job.columns] == [
+        ("id", "BIGINT"),
+        ("user_id", "TEXT"),
+        ("amount", "DECIMAL_TEXT(20,2)" if results == "lite_results" else "NUMERIC(20,2)"),
+        ("entry_date", "DATE"),
+        ("note", "TEXT"),
+    ]
+    rows = list(running.client.results(job.job_id))
+    assert [row["id"] for row in rows] == [1, 2]
+    assert [Decimal(str(row["amount"])) for row in rows] == [Decimal("12.50"), Decimal("-0.01")]
+    assert [row["entry_date"] for row in rows] == ["2017-05-01", "2017-12-31"]
+    assert [row["note"] for row in rows] == ["tab\there", "ünïcode ✓ \\N"]
+
+
+def curl(running: Running, *words: str) -> dict[str, object]:
+    """Run curl as the README of the predecessor shows it, but for the port."""
+    done = subprocess.run(["curl", "-s", *words], capture_output=True, check=True, text=True)
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+def test_the_seeds_curl_lines_answer_as_it_shows(running: Running) -> None:
+    base = running.url.removeprefix("http://")
+    listed = curl(running, f"{base}/tasks")
+    assert listed["status"] == "success"
+
+    body = '{"job_id": "myjob", "args": ["USER1", "2017-01-01", "2017-12-01"]}'
+    header = ["-H", "Content-Type: application/json"]
+    url = f"{base}/tasks/get_profit_entries_by_date/jobs"
+    posted = curl(running, url, *header, "-X", "POST", "--data", body)
+
+    assert posted["status"] == "success"
+    shown = {"job_id": "myjob", "task_name": "get_profit_entries_by_date", "queue": "default", "eta": None, "retries": 0}
+    assert shown.items() <= posted["data"].items()  # type: ignore[attr-defined]
+    running.client.wait("myjob", timeout=20)
+    status = curl(running, f"{base}/jobs/myjob")["data"]
+    shown = {"job_id": "myjob", "status": "SUCCESS", "results": [{"Type": "int64", "Value": 1}], "error": ""}
+    assert shown.items() <= status.items()  # type: ignore[attr-defined]
+
+    unserved = '{"job_id": "waits", "queue": "nobody_serves", "args": ["USER1", "2017-01-01", "2017-12-01"]}'
+    assert curl(running, url, *header, "--data", unserved)["status"] == "success"
+    pending = curl(running, f"{base}/jobs/queue/nobody_serves")["data"]
+    assert [(item["job_id"], item["status"]) for item in pending] == [("waits", "PENDING")]  # type: ignore[attr-defined]
+    assert curl(running, "-X", "DELETE", f"{base}/jobs/waits")["status"] == "success"
+    assert curl(running, f"{base}/jobs/queue/nobody_serves")["data"] == []
+    assert curl(running, "-X", "DELETE", f"{base}/jobs/myjob?purge=true")["status"] == "success"
+    assert curl(running, f"{base}/jobs/myjob")["error"]["code"] == "unknown_job"  # type: ignore[index]
+
+
+def test_a_wrong_number_of_args_fails_the_job_and_says_so(running: Running) -> None:
+    job = running.client.wait(running.client.submit("get_profit_entries_by_date", ["USER1"]).job_id, timeout=20)
+
+    assert job.state == "FAILURE"
+    assert job.error == "the query has 3 placeholders, but 1 arg came"
+
+
+def test_an_error_at_run_time_fails_the_job_with_the_engines_words(running: Running) -> None:
+    job = running.client.wait(running.client.submit("missing_table").job_id, timeout=20)
+
+    assert job.state == "FAILURE"
+    assert 'relation "no_such_table" does not exist' in job.error
+
+
+def test_an_error_halfway_leaves_no_result(running: Running) -> None:
+    for results in ("pg_results", "lite_results"):
+        job = running.client.submit("breaks_halfway", results=results)
+        job = running.client.wait(job.job_id, timeout=20)
+
+        assert job.state == "FAILURE"
+        assert "division by zero" in job.error
+        assert job.count == 0
+
+
+def test_a_live_id_is_refused_and_a_finished_one_runs_again(running: Running) -> None:
+    running.client.submit("slow", [30], job_id="again")
+    with pytest.raises(JobIsLive):
+        running.client.submit("slow", [0], job_id="again")
+    running.client.cancel("again")
+    running.client.wait("again", timeout=10)
+
+    running.client.submit("slow", [0], job_id="again")
+
+    assert running.client.wait("again", timeout=20).state == "SUCCESS"
+    with pytest.raises(JobIsFinished):
+        running.client.cancel("again")
+
+
+def test_cancelling_a_running_job_ends_its_query_within_two_seconds(running: Running) -> None:
+    job = running.client.submit("slow", [60])
+    wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
+    began = time.monotonic()
+
+    running.client.cancel(job.job_id)
+    done = running.client.wait(job.job_id, timeout=10)
+
+    assert done.state == "CANCELLED"
+    assert time.monotonic() - began < 2
+
+
+def test_a_job_with_a_start_time_waits_for_it_and_says_so(running: Running) -> None:
+    eta = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() + 2))
+    job = running.client.submit("many", [3], eta=eta)
+
+    waiting = running.client.job(job.job_id)
+    assert waiting.state == "PENDING"
+    assert [hold.gate for hold in waiting.waiting_for] == ["start"]
+    assert running.client.wait(job.job_id, timeout=10).state == "SUCCESS"
+
+
+def test_unknown_names_are_refused_at_once(running: Running) -> None:
+    with pytest.raises(UnknownTask):
+        running.client.submit("no_such_task")
+    with pytest.raises(UnknownJob):
+        running.client.job("no-such-job")
+    with pytest.raises(InvalidRequest, match="all_entries"):
+        running.client.submit("all_entries", db="no_such_db")
+
+
+def test_many_jobs_at_once_all_finish(running: Running) -> None:
+    jobs = [running.client.submit("many", [number]) for number in range(1, 101)]
+
+    for number, job in enumerate(jobs, 1):
+        assert running.client.wait(job.job_id, timeout=60).count == number

@@ -1,0 +1,201 @@
+"""One conformance suite over all results backends: a new engine joins the list of parameters and gets a ``Lab``."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+import pytest
+
+from jobber.columns import Column, Kind, Row
+from jobber.config import ResultsSettings
+from jobber.results import open_results
+from jobber.results.base import ResultsBackend, ResultsWriter, Target
+from jobber.results.postgresql import PostgresResults
+from jobber.results.sqlite import SqliteResults
+from tests.servers import Postgres
+
+COLUMNS = (Column("id", Kind.INTEGER), Column("name", Kind.TEXT))
+
+
+class Lab(Protocol):
+    """A backend together with what a test needs to look behind it."""
+
+    backend: ResultsBackend
+    settings: ResultsSettings
+
+    def another(self, **changes: Any) -> ResultsBackend:
+        """Return a second backend on the same database, as another process would have."""
+        ...
+
+    def tables(self) -> set[str]:
+        """Return the names of all tables there but the ledger."""
+        ...
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run SQL of an application on a result; ``{table}`` as it must be written there."""
+        ...
+
+    def make_stranger(self, table: str) -> None:
+        """Make something of that name that jobber did not make."""
+        ...
+
+    def ledger(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run SQL on the ledger."""
+        ...
+
+    def overdue(self, table: str) -> None:
+        """Make a result's time be over."""
+        ...
+
+
+@dataclass
+class PostgresLab:
+    server: Postgres
+    schema: str
+    settings: ResultsSettings
+    backend: PostgresResults
+    opened: list[ResultsBackend]
+
+    def another(self, **changes: Any) -> PostgresResults:
+        backend = PostgresResults(self.settings, **changes)
+        self.opened.append(backend)
+        return backend
+
+    def connect(self, **options: Any) -> psycopg.Connection[tuple[Any, ...]]:
+        return psycopg.connect(self.server.dsn("postgres"), options=f"-csearch_path={self.schema}", autocommit=True, **options)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            cursor = connection.execute(sql)  # type: ignore[call-overload]
+            return cursor.fetchall() if cursor.description else []
+
+    ledger = query
+
+    def tables(self) -> set[str]:
+        rows = self.query("SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'")
+        return {name for (name,) in rows} - {"jobber_ledger"}
+
+    def make_stranger(self, table: str) -> None:
+        self.query(f'CREATE TABLE "{table}" (precious text); INSERT INTO "{table}" VALUES (\'mine\')')
+
+    def overdue(self, table: str) -> None:
+        self.query(f"UPDATE jobber_ledger SET expires_at = now() - interval '1 second' WHERE table_name = '{table}'")
+
+
+@dataclass
+class SqliteLab:
+    settings: ResultsSettings
+    backend: SqliteResults
+    folder: Path
+    opened: list[ResultsBackend]
+
+    def another(self, **changes: Any) -> SqliteResults:
+        backend = SqliteResults(self.settings, **changes)
+        self.opened.append(backend)
+        return backend
+
+    def tables(self) -> set[str]:
+        return {file.stem for file in self.folder.glob("*.db")} - {"jobber_ledger"}
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        table = sql.split('"')[1]
+        with closing(sqlite3.connect(self.folder / f"{table}.db", isolation_level=None)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def ledger(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.folder / "jobber_ledger.db", isolation_level=None)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def make_stranger(self, table: str) -> None:
+        self.query(f'CREATE TABLE "{table}" (precious text)')
+        self.query(f"INSERT INTO \"{table}\" VALUES ('mine')")
+
+    def overdue(self, table: str) -> None:
+        self.ledger(f"UPDATE jobber_ledger SET expires_at = julianday('now', '-1 second') WHERE table_name = '{table}'")
+
+
+_schemas = itertools.count(1)
+
+
+def postgres_lab(server: Postgres, **settings: Any) -> Iterator[PostgresLab]:
+    """A schema of its own in one database: several times as fast as a database of its own."""
+    schema = f"lab_{next(_schemas)}"
+    server.execute(f"CREATE SCHEMA {schema}")
+    url = f"{server.url('postgres')}?options=-csearch_path%3D{schema}"
+    chosen = ResultsSettings(name="main", url=url, engine="postgresql", **settings)
+    backend = open_results(chosen)
+    assert isinstance(backend, PostgresResults)
+    lab = PostgresLab(server, schema, chosen, backend, [backend])
+    yield lab
+    for opened in lab.opened:
+        opened.close()
+
+
+def sqlite_lab(folder: Path, **settings: Any) -> Iterator[SqliteLab]:
+    chosen = ResultsSettings(name="main", url=f"sqlite:///{folder}", engine="sqlite", **settings)
+    backend = open_results(chosen)
+    assert isinstance(backend, SqliteResults)
+    lab = SqliteLab(chosen, backend, folder, [backend])
+    yield lab
+    for opened in lab.opened:
+        opened.close()
+
+
+@pytest.fixture(params=["postgresql", "postgresql-unlogged", "sqlite"])
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    """An empty results database, one per engine."""
+    if request.param == "sqlite":
+        yield from sqlite_lab(tmp_path / "results")
+    else:
+        server = request.getfixturevalue("postgres")
+        yield from postgres_lab(server, unlogged=request.param.endswith("unlogged"))
+
+
+@pytest.fixture
+def pg(postgres: Postgres) -> Iterator[PostgresLab]:
+    """An empty results database on PostgreSQL."""
+    yield from postgres_lab(postgres)
+
+
+@pytest.fixture
+def folder_lab(tmp_path: Path) -> Iterator[SqliteLab]:
+    """An empty results folder."""
+    yield from sqlite_lab(tmp_path / "results")
+
+
+def target(table: str = "results_a", *, run: int = 1, attempt: int = 1, ttl: int = 0, job_id: str = "a") -> Target:
+    return Target(table, job_id, run, attempt, ttl)
+
+
+def write(
+    backend: ResultsBackend,
+    where: Target,
+    rows: Sequence[Row],
+    columns: Sequence[Column] = COLUMNS,
+    before: Callable[[ResultsWriter], None] = lambda writer: None,
+) -> int:
+    """Write and publish a result; ``before`` is called between the two."""
+    with backend.begin(where, columns) as writer:
+        for start in range(0, len(rows), 1000):
+            writer.write_batch(rows[start : start + 1000])
+        before(writer)
+        return writer.publish()
+
+
+def read(
+    backend: ResultsBackend,
+    run: int = 1,
+    columns: Sequence[Column] = COLUMNS,
+    *,
+    table: str = "results_a",
+    offset: int = 0,
+    limit: int = 1000,
+) -> list[Row]:
+    return backend.rows(table, run, columns, offset=offset, limit=limit)

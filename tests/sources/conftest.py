@@ -1,0 +1,62 @@
+"""Sources on fresh databases."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobber.config import DatabaseSettings
+from jobber.sources import open_source
+from jobber.sources.base import Shape, Source
+from tests.servers import Postgres
+from tests.sources.reading import BOTH, DECODED
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> Iterator[str]:
+    """Name of a PostgreSQL database that lives as long as the test module."""
+    name = postgres.new_database()
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["session", "pgbouncer"])
+def pg(request: pytest.FixtureRequest, postgres: Postgres, database: str) -> Iterator[Source]:
+    """A PostgreSQL source, once with sessions of its own and once as behind a transaction-pooling proxy."""
+    settings = DatabaseSettings(
+        name="reports", url=postgres.url(database), engine="postgresql", server_side_cursors=request.param, pool_size=4
+    )
+    source = open_source(settings)
+    yield source
+    source.close()
+
+
+@pytest.fixture(params=[DECODED, BOTH], ids=["decoded", "encoded"])
+def accepts(request: pytest.FixtureRequest) -> frozenset[Shape]:
+    """What the other side takes: rows only, or encoded chunks too."""
+    shapes: frozenset[Shape] = request.param
+    return shapes
+
+
+@pytest.fixture
+def sqlite_file(tmp_path: Path) -> Path:
+    return tmp_path / "source.db"
+
+
+@pytest.fixture
+def sqlite(sqlite_file: Path) -> Callable[..., Source]:
+    """Fill a SQLite file with a script and return it as a source."""
+
+    def fill(script: str = "", *, rows: tuple[str, list[tuple[object, ...]]] | None = None) -> Source:
+        connection = sqlite3.connect(sqlite_file)
+        connection.executescript(script)
+        if rows is not None:
+            connection.executemany(*rows)
+            connection.commit()
+        connection.close()
+        return open_source(DatabaseSettings(name="reports", url=f"sqlite:///{sqlite_file}", engine="sqlite"))
+
+    return fill

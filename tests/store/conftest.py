@@ -1,0 +1,71 @@
+"""A migrated store per engine, and short ways to make jobs and claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from jobber.jobs import Job, NewJob
+from jobber.store import Claim, Store
+
+QUEUES = ("q", "p")
+TASKS = ("t", "u")
+DATABASES = ("db0", "db1")
+
+
+def new_job(job_id: str, **fields: Any) -> NewJob:
+    """Return a job with everything set that a test does not care for."""
+    plain: dict[str, Any] = {"task": "t", "queue": "q", "db": "db0", "results": "r", "table": f"results_{job_id}"}
+    return NewJob(job_id=job_id, **{**plain, **fields})
+
+
+@dataclass
+class Bench:
+    """A store with one registered worker that serves everything."""
+
+    store: Store
+    worker: int = 0
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+    def submit(self, *job_ids: str, **fields: Any) -> list[Job]:
+        return self.store.submit([new_job(job_id, **fields) for job_id in job_ids])
+
+    def claim(self, limit: int = 1, *, worker: int | None = None, **served: Any) -> Claim:
+        served = {"queues": QUEUES, "tasks": TASKS, "databases": DATABASES, **served}
+        return self.store.claim(self.worker if worker is None else worker, limit=limit, **served)
+
+    def ids(self, limit: int = 1, **served: Any) -> list[str]:
+        return [job.job_id for job in self.claim(limit, **served).jobs]
+
+    def started(self, job_id: str, **fields: Any) -> Job:
+        """Submit a job and claim it."""
+        self.submit(job_id, **fields)
+        (job,) = self.claim().jobs
+        assert job.job_id == job_id
+        return job
+
+    def lost(self, job_id: str, **fields: Any) -> Job:
+        """Submit a job and have it claimed by a worker that dies."""
+        self.submit(job_id, **fields)
+        dying = self.store.register("dying", QUEUES, 1, lease=0)
+        (job,) = self.claim(worker=dying).jobs
+        assert job.job_id == job_id
+        return job
+
+
+@pytest.fixture
+def store(state_url: str) -> Iterator[Store]:
+    """A migrated store."""
+    store = Store(state_url)
+    store.migrate()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def bench(store: Store) -> Bench:
+    """A store with a worker."""
+    return Bench(store, store.register("w1", QUEUES, 10, lease=60))

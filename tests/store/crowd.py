@@ -1,0 +1,162 @@
+"""What the processes of the concurrency tests run; importable, so that a fork server can start them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from sqlalchemy import event
+
+from jobber.jobs import Job
+from jobber.store import Gate, GateKind, Store
+from tests.store.conftest import new_job
+
+QUEUES = ("q", "p")
+TASKS = ("t0", "t1", "t2")
+DATABASES = ("db0", "db1", "db2")
+LIMITS = {Gate(GateKind.DATABASE, "db0"): 2, Gate(GateKind.TASK, "t1"): 3, Gate(GateKind.QUEUE, "p"): 3}
+
+_context = get_context("forkserver")
+_context.set_forkserver_preload(["tests.store.crowd"])
+
+
+def start(target: Callable[..., None], *args: Any) -> BaseProcess:
+    """Run ``target`` in a process of its own."""
+    process = _context.Process(target=target, args=args, daemon=True)
+    process.start()
+    return process
+
+
+def submit(url: str, name: str, count: int) -> None:
+    """Submit ``count`` jobs in batches of all sizes."""
+    store, chance, n = Store(url), random.Random(name), 0
+    while n < count:
+        size = min(chance.randint(1, 8), count - n)
+        store.submit(
+            [
+                new_job(
+                    f"{name}-{n + i}",
+                    queue=chance.choice(QUEUES),
+                    task=chance.choice(TASKS),
+                    db=chance.choice(DATABASES),
+                    priority=chance.randint(1, 10),
+                    eta=store.now() + 20_000 if chance.random() < 0.2 else None,
+                )
+                for i in range(size)
+            ]
+        )
+        n += size
+    store.close()
+
+
+def toggle(url: str, rounds: int) -> None:
+    """Pause and resume gates; leave all open."""
+    store, chance = Store(url), random.Random(1)
+    gates = [Gate(GateKind.DATABASE, "db1"), Gate(GateKind.QUEUE, "q"), Gate(GateKind.TASK, "t2")]
+    for _ in range(rounds):
+        gate = chance.choice(gates)
+        store.pause(gate, "test")
+        store.set_limits({Gate(GateKind.TASK, "t0"): chance.randint(0, 5)})
+        store.resume(gate)
+    store.set_limits({Gate(GateKind.TASK, "t0"): 0})
+    store.close()
+
+
+def work(url: str, total: int, threads: int, report: Any) -> None:
+    """Claim and end jobs until ``total`` are finished by all workers together; report each claim."""
+    store = Store(url)
+    worker = store.register("crowd", QUEUES, threads, lease=600)
+
+    def loop(seed: int) -> None:
+        chance = random.Random(seed)
+        while not report.done(total):
+            store.release_due()
+            limit = chance.randint(1, 4)
+            claim = store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=limit)
+            for job in claim.jobs:
+                report.claimed(job.run, job.attempt)
+            for job in claim.jobs:
+                _end(store, job, chance, report)
+
+    crew = [threading.Thread(target=loop, args=(os.getpid() + n,)) for n in range(threads)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    store.unregister(worker)
+    store.close()
+
+
+def _end(store: Store, job: Job, chance: random.Random, report: Any) -> None:
+    draw = chance.random()
+    if draw < 0.1:
+        store.requeue(job)
+    elif draw < 0.2:
+        store.retry(job, error="again", code="c", delay=0.01)
+    else:
+        store.succeed(job, rows=1, columns=[])
+        report.finished(job.run)
+
+
+class Report:
+    """Shared by all processes through a manager."""
+
+    def __init__(self) -> None:
+        self.claims: list[tuple[int, int]] = []
+        self.ends: list[int] = []
+
+    def claimed(self, run: int, attempt: int) -> None:
+        self.claims.append((run, attempt))
+
+    def finished(self, run: int) -> None:
+        self.ends.append(run)
+
+    def done(self, total: int) -> bool:
+        return len(self.ends) >= total
+
+    def all(self) -> tuple[list[tuple[int, int]], list[int]]:
+        return self.claims, self.ends
+
+
+def migrate(url: str, barrier: Any) -> None:
+    """Migrate at the same moment as the others; exit status 0 if the tables work then."""
+    store = Store(url)
+    barrier.wait(30)
+    store.migrate()
+    store.submit([new_job(f"by-{os.getpid()}")])
+    store.close()
+
+
+def die_at(url: str, statement: int, act: str, job: Job | None, worker: int) -> None:
+    """Do something in the store, and die by SIGKILL right after its ``statement``-th statement (of a write)."""
+    store = Store(url, pool_size=1)
+    store.ping()
+    count = 0
+
+    @event.listens_for(store._database._engine, "after_cursor_execute")
+    def kill(connection: Any, *_: Any) -> None:
+        nonlocal count
+        count += bool(connection.get_execution_options().get("jobber_write"))
+        if count == statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if act == "submit":
+        store.submit([new_job("a"), new_job("b", task="u")])
+    elif act == "claim":
+        store.claim(worker, queues=["q"], tasks=["t", "u"], databases=["db0"], limit=2)
+    elif act == "cancel":
+        store.cancel("a")
+    elif job is not None:
+        ends: dict[str, Callable[[Job], Any]] = {
+            "succeed": lambda j: store.succeed(j, rows=1, columns=[]),
+            "requeue": store.requeue,
+            "rescue": lambda j: store.rescue(j, max_rescues=3),
+        }
+        ends[act](job)
+    store.close()

@@ -1,0 +1,376 @@
+"""Many at once: threads, processes, races held open at the moment that matters, and processes that die."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.managers import BaseManager
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from jobber.errors import JobIsLive, UnknownJob
+from jobber.jobs import Job, JobState
+from jobber.store import Store, engine
+from jobber.store.claim import Claimer
+from jobber.store.gates import GateKind
+from jobber.store.lanes import LaneBook
+from tests.servers import Postgres, wait_until
+from tests.store import crowd
+from tests.store.conftest import QUEUES, Bench, new_job
+
+
+class Manager(BaseManager):
+    """Serves one ``Report`` to all processes."""
+
+
+Manager.register("Report", crowd.Report)
+
+RUNNING = text(
+    "SELECT l.queue, l.task, l.db, count(*) FROM jobber_running r JOIN jobber_lanes l ON l.id = r.lane GROUP BY 1, 2, 3"
+)
+
+
+def test_processes_that_submit_claim_end_and_pause_lose_nothing_and_break_no_limit(
+    store: Store, state_url: str
+) -> None:
+    submitters, each = 2, 60
+    store.set_limits(crowd.LIMITS)
+    with Manager() as manager:
+        report = manager.Report()  # type: ignore[attr-defined]
+        processes = [
+            *(crowd.start(crowd.submit, state_url, f"s{n}", each) for n in range(submitters)),
+            *(crowd.start(crowd.work, state_url, submitters * each, 2, report) for _ in range(3)),
+            crowd.start(crowd.toggle, state_url, 15),
+        ]
+        seen = 0
+        deadline = time.monotonic() + 60
+        while any(process.is_alive() for process in processes):
+            assert time.monotonic() < deadline, f"stranded: {store.pending('q')} {store.pending('p')}"
+            seen = max(seen, _check_limits(store))
+        assert [process.exitcode for process in processes] == [0] * len(processes)
+        claims, ends = report.all()
+    assert seen > 1
+    assert len(set(claims)) == len(claims), "an attempt was started twice"
+    assert len(set(ends)) == len(ends) == submitters * each
+    assert store.pending("q") == store.pending("p") == store.lost() == []
+    for n in range(submitters):
+        for i in range(each):
+            assert store.get(f"s{n}-{i}").state is JobState.SUCCESS
+
+
+def _check_limits(store: Store) -> int:
+    """Fail if a limit is exceeded at this moment; return how many run."""
+    rows = store._database.read(lambda connection: connection.execute(RUNNING).all())
+    count: Counter[tuple[GateKind, str]] = Counter()
+    for queue, task, db, n in rows:
+        count.update({(GateKind.QUEUE, queue): n, (GateKind.TASK, task): n, (GateKind.DATABASE, db): n})
+    for gate, limit in crowd.LIMITS.items():
+        assert count[gate.kind, gate.name] <= limit
+    return sum(row[-1] for row in rows)
+
+
+def test_concurrent_claims_start_jobs_in_strict_order_and_each_once(bench: Bench) -> None:
+    def submit(n: int) -> None:
+        for i in range(10):
+            bench.submit(f"{n}-{i}", priority=(n * i) % 10 + 1, db=f"db{i % 2}")
+
+    def claim(_: int) -> list[Job]:
+        got: list[Job] = []
+        while jobs := bench.claim(2).jobs:
+            got += jobs
+        return got
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(submit, range(8)))
+        jobs = [job for got in pool.map(claim, range(8)) for job in got]
+    assert len({job.run for job in jobs}) == len(jobs) == 80
+    # Jobs of one claim, and on SQLite claims of one millisecond, share their start.
+    starts: dict[int, list[tuple[int, int]]] = {}
+    for job in jobs:
+        starts.setdefault(job.started_at or 0, []).append((-job.priority, job.run))
+    assert [place for start in sorted(starts) for place in sorted(starts[start])] == sorted(
+        (-job.priority, job.run) for job in jobs
+    )
+
+
+def test_of_16_that_submit_one_id_at_once_one_wins_and_the_others_learn_of_its_job(state_url: str) -> None:
+    store = Store(state_url, pool_size=16)
+    store.migrate()
+    barrier = threading.Barrier(16)
+
+    def submit(job_id: str) -> Job:
+        barrier.wait(10)
+        try:
+            return store.submit([new_job(f"{job_id}-own-{threading.get_ident()}"), new_job(job_id)])[1]
+        except JobIsLive as refused:
+            live: Job = refused.job
+            return live
+
+    with ThreadPoolExecutor(16) as pool:
+        for n in range(4):
+            assert len({job.run for job in pool.map(submit, [f"j{n}"] * 16)}) == 1
+    assert len(store.pending("q")) == 8
+    store.close()
+
+
+def test_two_bulks_with_the_same_ids_in_opposite_order_end_in_one_of_them(store: Store) -> None:
+    ids = [f"j{n:03}" for n in range(60)]
+
+    def submit(order: list[str]) -> bool:
+        try:
+            store.submit([new_job(job_id, task=f"t{job_id}") for job_id in order])
+        except JobIsLive:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(submit, [ids, ids[::-1]])) == [False, True]
+    assert len(store.pending("q")) == 60
+
+
+def test_several_that_rescue_release_or_lead_at_once_do_it_once(bench: Bench) -> None:
+    job = bench.lost("a")
+    bench.submit(*(f"d{n}" for n in range(20)), eta=bench.store.now() + 50_000)
+    wait_until(lambda: bench.store.next_due() == 0)
+
+    def all_three(n: int) -> tuple[bool, bool]:
+        try:
+            bench.store.rescue(job, max_rescues=3)
+            rescued = True
+        except Exception:
+            rescued = False
+        bench.store.release_due(limit=7)
+        return rescued, bench.store.lead("maintenance", f"holder{n}", lease=60)
+
+    with ThreadPoolExecutor(6) as pool:
+        outcome = list(pool.map(all_three, range(6)))
+    assert [sum(column) for column in zip(*outcome, strict=True)] == [1, 1]
+    assert bench.store.get("a").rescues == 1
+    assert len(bench.ids(30)) == 21
+
+
+def test_a_cancel_and_an_end_at_once_leave_one_outcome(bench: Bench) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for n in range(10):
+            job = bench.started(f"a{n}")
+            ended = pool.submit(bench.store.retry, job, error="no", code="c", delay=60)
+            cancelled = pool.submit(bench.store.cancel, job.job_id)
+            ended.result()
+            cancelled.result()
+            # Whichever came first: a job that somebody cancelled never waits for another attempt.
+            assert bench.store.get(job.job_id).state is JobState.CANCELLED
+
+
+# -- races held open (PostgreSQL: SQLite has one writer, whose transaction nobody else can enter) ----------------------
+
+
+@pytest.fixture
+def on_postgresql(postgres_url: str) -> Iterator[Bench]:
+    store = Store(postgres_url)
+    store.migrate()
+    yield Bench(store, store.register("w1", QUEUES, 10, lease=60))
+    store.close()
+
+
+@contextmanager
+def held_open(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, *, after: bool) -> Iterator[Any]:
+    """Make the first call of a method wait, before or after it did its work, until the body is left."""
+    original = getattr(owner, name)
+    inside, leave = threading.Event(), threading.Event()
+    first = threading.Lock()
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        hold = first.acquire(blocking=False)
+        result = original(*args, **kwargs) if after else None
+        if hold:
+            inside.set()
+            leave.wait(20)
+        return result if after else original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, wrapper)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool, inside
+        finally:
+            leave.set()
+    monkeypatch.setattr(owner, name, original)
+
+
+def test_a_claim_waits_for_no_submission_and_strands_none_of_its_jobs(
+    on_postgresql: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The submission has lowered the head and holds the lane; the claim empties the lane and would raise the head.
+    bench = on_postgresql
+    bench.submit("a")
+    with held_open(monkeypatch, LaneBook, "wake", after=True) as (pool, inside):
+        submitted = pool.submit(bench.submit, "b")
+        assert inside.wait(10)
+        assert bench.ids(5) == ["a"]
+        assert bench.ids(5) == []
+    submitted.result()
+    assert bench.store.runnable_queues() == {"q"}
+    assert bench.ids(5) == ["b"]
+
+
+def test_a_job_that_is_submitted_during_a_claim_is_not_passed_over(
+    on_postgresql: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The claim has read the lane and is about to raise its head past the job that comes now.
+    bench = on_postgresql
+    bench.submit("a", "later", priority=1)
+    with held_open(monkeypatch, Claimer, "_start", after=False) as (pool, inside):
+        claimed = pool.submit(bench.ids)
+        assert inside.wait(10)
+        bench.submit("urgent", priority=10)
+    assert claimed.result() == ["a"]
+    assert bench.ids(5) == ["urgent", "later"]
+
+
+def test_a_job_that_is_cancelled_during_a_claim_does_not_start(
+    on_postgresql: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = on_postgresql
+    bench.submit("a", "b")
+    with held_open(monkeypatch, Claimer, "_start", after=False) as (pool, inside):
+        claimed = pool.submit(bench.ids)
+        assert inside.wait(10)
+        assert bench.store.cancel("a").state is JobState.CANCELLED
+    assert claimed.result() == ["b"]
+
+
+def test_a_lane_that_is_dropped_during_a_submission_is_made_again(
+    on_postgresql: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = on_postgresql
+    bench.submit("a")
+    bench.store.cancel("a")
+    with held_open(monkeypatch, LaneBook, "wake", after=False) as (pool, inside):
+        submitted = pool.submit(bench.submit, "b")
+        assert inside.wait(10)
+        bench.store.prune(3600)
+    submitted.result()
+    assert bench.ids() == ["b"]
+
+
+def test_a_claimer_that_hangs_stops_the_others_for_a_moment_only(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {**engine._POSTGRESQL_SETTINGS, "idle_in_transaction_session_timeout": "300ms", "lock_timeout": "100ms"}
+    monkeypatch.setattr(engine, "_POSTGRESQL_SETTINGS", short)
+    store = Store(postgres_url)
+    store.migrate()
+    bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
+    bench.submit("a")
+    with held_open(monkeypatch, Claimer, "_start", after=True) as (pool, inside):
+        hung = pool.submit(bench.ids)
+        assert inside.wait(10)
+        assert bench.ids() == ["a"]
+    # The hung one was thrown out, and started nothing beside.
+    assert hung.result() == []
+    store.close()
+
+
+def test_a_lock_that_is_not_to_be_had_at_once_is_tried_again(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_POSTGRESQL_SETTINGS", {**engine._POSTGRESQL_SETTINGS, "lock_timeout": "50ms"})
+    store = Store(postgres_url)
+    store.migrate()
+    bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
+    bench.submit("a")
+    with psycopg.connect(postgres_url.replace("+psycopg", "")) as blocker, ThreadPoolExecutor(1) as pool:
+        blocker.execute("SELECT * FROM jobber_dispatch FOR UPDATE")
+        claimed = pool.submit(bench.ids)
+        time.sleep(0.2)
+        assert not claimed.done()
+        blocker.rollback()
+        assert claimed.result() == ["a"]
+    store.close()
+
+
+# -- power cuts in one process ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("act", ["submit", "claim", "succeed", "requeue", "rescue", "cancel"])
+def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(
+    bench: Bench, state_url: str, postgres: Postgres, act: str
+) -> None:
+    job = None
+    if act in ("claim", "cancel"):
+        bench.submit("a", "b")
+    elif act == "rescue":
+        job = bench.lost("a")
+    elif act != "submit":
+        job = bench.started("a")
+    before = _tables(bench.store)
+    for statement in range(1, 20):
+        dying = crowd.start(crowd.die_at, state_url, statement, act, job, bench.worker)
+        dying.join(20)
+        if dying.exitcode == 0:
+            break
+        assert dying.exitcode == -signal.SIGKILL
+        # A write may commit before the process dies in the next one; here each act is one write.
+        assert _tables(bench.store) == before
+    assert statement > 3
+    assert _tables(bench.store) != before
+    # Nobody holds a lock that the dead left behind, and what came of the act that lived is whole.
+    bench.submit("after")
+    assert bench.ids(9)[-1] == "after"
+    if act == "submit":
+        assert bench.store.live({"a", "b"}) == {"a", "b"}
+    elif act == "succeed":
+        assert bench.store.get("a").state is JobState.SUCCESS
+
+
+def _tables(store: Store) -> dict[str, list[Any]]:
+    """Return all that the state database holds, but for the numbers that a lost transaction may use up."""
+    names = ["jobs", "finished_jobs", "running", "lanes", "workers", "gates", "dispatch"]
+    return {
+        name: sorted(
+            store._database.read(lambda c, name=name: c.execute(text(f"SELECT * FROM jobber_{name}")).all()),
+            key=str,
+        )
+        for name in names
+    }
+
+
+def test_an_unknown_job_stays_unknown_while_others_come_and_go(bench: Bench) -> None:
+    def come_and_go(n: int) -> None:
+        for i in range(5):
+            bench.submit(f"{n}-{i}")
+            bench.store.cancel(f"{n}-{i}")
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(come_and_go, n) for n in range(3)]:
+            done.result()
+    with pytest.raises(UnknownJob):
+        bench.store.get("9-9")
+
+
+def test_a_job_is_found_at_every_moment_of_its_life(bench: Bench) -> None:
+    stop = threading.Event()
+
+    def look() -> int:
+        looks = 0
+        while not stop.is_set():
+            assert bench.store.get("a").job_id == "a"
+            looks += 1
+        return looks
+
+    bench.submit("a")
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        for _ in range(25):
+            (job,) = bench.claim().jobs
+            bench.store.succeed(job, rows=1, columns=[])
+            bench.submit("a")
+        stop.set()
+        assert looking.result() > 0

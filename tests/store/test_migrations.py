@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import multiprocessing
+
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from jobber.store import Store
+from jobber.store.migrations import VERSION_TABLE
+from jobber.store.schema import metadata
+from tests.servers import Postgres
+from tests.store import crowd
+from tests.store.conftest import Bench
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(store: Store) -> None:
+    def differences(connection: Connection) -> object:
+        opts = {"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        return compare_metadata(MigrationContext.configure(connection, opts=opts), metadata)
+
+    assert store._database.read(differences) == []
+
+
+def test_small_hot_tables_leave_room_in_their_pages(postgres: Postgres, postgres_url: str) -> None:
+    store = Store(postgres_url)
+    store.migrate()
+    query = text("SELECT relname FROM pg_class WHERE reloptions @> ARRAY['fillfactor=40'] ORDER BY 1")
+    names = store._database.read(lambda connection: connection.execute(query).scalars().all())
+    assert names == [f"jobber_{name}" for name in ("dispatch", "lanes", "leaders", "running", "workers")]
+    names_in_metadata = [table.name for table in metadata.sorted_tables if table.dialect_options["postgresql"]["with"]]
+    assert {*names, "jobber_jobs"} == set(names_in_metadata)
+    store.close()
+
+
+def test_processes_that_migrate_at_once_end_with_one_schema(state_url: str) -> None:
+    context = multiprocessing.get_context("forkserver")
+    with context.Manager() as manager:
+        barrier = manager.Barrier(4)
+        processes = [crowd.start(crowd.migrate, state_url, barrier) for _ in range(4)]
+        for process in processes:
+            process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    store = Store(state_url)
+    assert len(store.pending("q")) == 4
+    store.close()
+
+
+def test_migrating_again_changes_nothing(bench: Bench) -> None:
+    bench.submit("a")
+    bench.store.migrate()
+    assert bench.ids() == ["a"]
+
+
+def test_other_tables_in_the_database_are_left_alone(state_url: str) -> None:
+    store = Store(state_url)
+    store._database.write(lambda connection: connection.execute(text("CREATE TABLE jobs (mine int)")))
+    store._database.write(lambda connection: connection.execute(text("CREATE TABLE alembic_version (mine int)")))
+    store.migrate()
+    for name in ("jobs", "alembic_version"):
+        query = text(f"SELECT mine FROM {name}")
+        assert store._database.read(lambda connection, query=query: connection.execute(query).all()) == []
+    store.close()

@@ -1,0 +1,106 @@
+"""The state database is down, locked, empty or out of reach."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobber.errors import StateUnavailable
+from jobber.store import Store
+from tests.servers import Postgres
+from tests.store.conftest import DATABASES, QUEUES, TASKS, Bench, new_job
+
+CALLS: dict[str, Callable[[Store], Any]] = {
+    "ping": lambda store: store.ping(),
+    "get": lambda store: store.get("a"),
+    "submit": lambda store: store.submit([new_job("b")]),
+    "claim": lambda store: store.claim(1, queues=QUEUES, tasks=TASKS, databases=DATABASES),
+    "heartbeat": lambda store: store.heartbeat(1, {}, lease=60),
+    "cancel": lambda store: store.cancel("a"),
+    "migrate": lambda store: store.migrate(),
+}
+
+
+@pytest.fixture
+def own_server() -> Iterator[Postgres]:
+    server = Postgres()
+    server.start()
+    yield server
+    server.remove()
+
+
+def test_a_stopped_server_is_unavailable_and_works_again_once_it_is_back(own_server: Postgres) -> None:
+    store = Store(own_server.url(own_server.new_database()))
+    store.migrate()
+    bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
+    job = bench.started("a")
+    for kill in (False, True):
+        own_server.stop(kill=kill)
+        for name, call in CALLS.items():
+            with pytest.raises(StateUnavailable) as refused:
+                call(store)
+            assert str(own_server.port) not in str(refused.value), name
+            assert "postgres" not in str(refused.value), name
+        own_server.start()
+        # At the first try: connections that died while they lay idle are replaced.
+        assert store.get("a") == job
+    store.succeed(job, rows=1, columns=[])
+    store.close()
+
+
+def test_a_server_that_restarts_between_two_calls_is_not_noticed(own_server: Postgres) -> None:
+    store = Store(own_server.url(own_server.new_database()))
+    store.migrate()
+    bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
+    bench.submit("a")
+    own_server.stop()
+    own_server.start()
+    assert bench.ids() == ["a"]
+    store.close()
+
+
+def test_a_locked_file_is_unavailable_until_it_is_free(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/state.db?timeout=0.05")
+    store.migrate()
+    bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
+    bench.submit("a")
+    blocker = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StateUnavailable, match="too busy"):
+        bench.claim()
+    # Readers do not wait for the writer.
+    assert store.get("a").job_id == "a"
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert bench.ids() == ["a"]
+    store.close()
+
+
+def test_a_database_without_tables_says_so(state_url: str) -> None:
+    store = Store(state_url)
+    store.ping()
+    for call in (CALLS["get"], CALLS["submit"]):
+        with pytest.raises(StateUnavailable, match="no tables"):
+            call(store)
+    store.close()
+
+
+def test_a_folder_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path}/secret/state.db")
+    with pytest.raises(StateUnavailable) as refused:
+        store.migrate()
+    assert "secret" not in str(refused.value)
+    store.close()
+
+
+def test_a_server_that_is_not_there_is_unavailable_and_its_password_stays_secret() -> None:
+    store = Store("postgresql+psycopg://me:hunter2@127.0.0.1:1/db")
+    with pytest.raises(StateUnavailable) as refused:
+        store.ping()
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.retry_after > 0
+    store.close()

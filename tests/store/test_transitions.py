@@ -1,0 +1,337 @@
+"""Every transition that there is, and that there is no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobber.columns import Column, Kind
+from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
+from jobber.jobs import TRANSITIONS, Job, JobState
+from jobber.store import Gate, GateKind, Progress, Store
+from tests.servers import wait_until
+from tests.store.conftest import QUEUES, Bench, new_job
+
+COLUMNS = [Column("a", Kind.NUMERIC, 10, 2), Column('"b"', Kind.TEXT)]
+
+#: The five ways in which the worker that holds an attempt ends it, and the state that follows.
+ENDS: dict[str, tuple[Callable[[Store, Job], Any], JobState]] = {
+    "succeed": (lambda store, job: store.succeed(job, rows=7, columns=COLUMNS), JobState.SUCCESS),
+    "fail": (lambda store, job: store.fail(job, error="no", code="query_failed"), JobState.FAILURE),
+    "retry": (lambda store, job: store.retry(job, error="no", code="query_failed", delay=60), JobState.RETRY),
+    "retry at once": (lambda store, job: store.retry(job, error="no", code="c", delay=0), JobState.RETRY),
+    "cancelled": (lambda store, job: store.cancelled(job), JobState.CANCELLED),
+    "requeue": (lambda store, job: store.requeue(job), JobState.PENDING),
+}
+each_end = pytest.mark.parametrize("how", ENDS)
+
+
+def end(bench: Bench, how: str, job: Job) -> Any:
+    return ENDS[how][0](bench.store, job)
+
+
+@each_end
+def test_the_holder_of_an_attempt_ends_it(bench: Bench, how: str) -> None:
+    job = bench.started("a")
+    assert (job.state, job.attempt, job.worker) == (JobState.STARTED, 1, "w1")
+    assert job.started_at is not None
+    end(bench, how, job)
+    after = bench.store.get("a")
+    assert after.state is ENDS[how][1]
+    assert after.state in TRANSITIONS[JobState.STARTED]
+    assert (after.finished_at is not None) == after.state.finished
+    assert after.run == job.run
+
+
+@each_end
+def test_repeating_the_very_same_end_is_quiet_and_changes_nothing(bench: Bench, how: str) -> None:
+    job = bench.started("a")
+    end(bench, how, job)
+    once = bench.store.get("a")
+    end(bench, how, job)
+    assert bench.store.get("a") == once
+
+
+def test_an_attempt_ends_in_one_way_only(bench: Bench) -> None:
+    pairs = [(first, how) for first in ENDS for how in ENDS if how.removesuffix(" at once") != first]
+    for n, (first, how) in enumerate(pairs):
+        if first == "retry at once":
+            continue
+        job = bench.started(f"a{n}", priority=10)
+        end(bench, first, job)
+        once = bench.store.get(job.job_id)
+        with pytest.raises(Fenced):
+            end(bench, how, job)
+        assert bench.store.get(job.job_id) == once, f"{how} after {first}"
+        if once.state is JobState.PENDING:
+            bench.store.cancel(job.job_id)
+
+
+@each_end
+def test_an_attempt_that_was_rescued_can_end_nothing(bench: Bench, how: str) -> None:
+    job = bench.lost("a")
+    bench.store.rescue(job, max_rescues=3)
+    with pytest.raises(Fenced):
+        end(bench, how, job)
+    (second,) = bench.claim().jobs
+    with pytest.raises(Fenced):
+        end(bench, how, job)
+    assert bench.store.get("a").state is JobState.STARTED
+    bench.store.succeed(second, rows=1, columns=[])
+
+
+@each_end
+def test_a_job_that_was_never_claimed_can_not_be_ended(bench: Bench, how: str) -> None:
+    (job,) = bench.submit("a")
+    with pytest.raises(Fenced):
+        end(bench, how, job)
+    assert bench.store.get("a") == job
+
+
+def test_success_keeps_rows_and_columns_and_says_when_the_result_expires(bench: Bench) -> None:
+    bench.store.succeed(bench.started("a", ttl=90), rows=5_000_000_000, columns=COLUMNS)
+    job = bench.store.get("a")
+    assert (job.rows, job.columns, job.error) == (5_000_000_000, tuple(COLUMNS), "")
+    assert job.finished_at is not None
+    assert job.expires_at == job.finished_at + 90_000_000
+    bench.store.succeed(bench.started("b", ttl=0), rows=0, columns=[])
+    assert bench.store.get("b").expires_at is None
+
+
+def test_failure_keeps_the_error_whatever_it_holds(bench: Bench) -> None:
+    bench.store.fail(bench.started("a"), error="no\x00 \ud800 such 'table'", code="query_failed")
+    job = bench.store.get("a")
+    assert (job.error, job.error_code, job.failures, job.rows) == ("no\ufffd ? such 'table'", "query_failed", 1, None)
+
+
+def test_a_retry_waits_its_delay_and_then_runs_as_the_next_attempt(bench: Bench) -> None:
+    job = bench.started("a")
+    bench.store.retry(job, error="no", code="query_failed", delay=0.2)
+    waiting = bench.store.get("a")
+    assert (waiting.failures, waiting.error, waiting.error_code) == (1, "no", "query_failed")
+    assert bench.ids() == []
+    wait_until(lambda: bench.store.release_due() == {"q"})
+    (second,) = bench.claim().jobs
+    assert (second.attempt, second.failures, second.run) == (2, 1, job.run)
+    bench.store.succeed(second, rows=1, columns=[])
+    assert bench.store.get("a").error == ""
+
+
+def test_a_retry_without_delay_is_ready_at_once_and_wakes_its_queue(bench: Bench) -> None:
+    assert bench.store.retry(bench.started("a"), error="no", code="c", delay=0) == {"q"}
+    assert bench.ids() == ["a"]
+
+
+def test_a_requeued_job_keeps_its_place_and_spends_no_retry(bench: Bench) -> None:
+    first = bench.started("a")
+    bench.submit("b")
+    assert bench.store.requeue(first) == {"q"}
+    again, b = bench.claim(2).jobs
+    assert (again.job_id, again.attempt, again.failures, b.job_id) == ("a", 2, 0, "b")
+
+
+@pytest.mark.parametrize("how", ["retry", "retry at once", "requeue"])
+def test_a_job_whose_cancel_was_asked_for_never_starts_again(bench: Bench, how: str) -> None:
+    job = bench.started("a")
+    bench.store.cancel("a")
+    assert end(bench, how, job) == frozenset()
+    cancelled = bench.store.get("a")
+    assert (cancelled.state, cancelled.cancel_requested) == (JobState.CANCELLED, True)
+    end(bench, how, job)
+    assert bench.store.get("a") == cancelled
+
+
+def test_cancelling_a_waiting_job_ends_it_at_once(bench: Bench) -> None:
+    bench.submit("a")
+    bench.submit("later", eta=bench.store.now() + 60_000_000)
+    bench.store.retry(bench.started("b", priority=8), error="no", code="c", delay=60)
+    for job_id in ("a", "later", "b"):
+        job = bench.store.cancel(job_id)
+        assert (job.state, job.cancel_requested) == (JobState.CANCELLED, True)
+        assert job.finished_at is not None
+        assert bench.store.get(job_id) == job
+    assert bench.ids(5) == []
+    assert bench.store.next_due() is None
+
+
+def test_cancelling_a_running_job_asks_its_worker(bench: Bench) -> None:
+    job = bench.started("a")
+    other = bench.started("b")
+    for _ in range(2):
+        asked = bench.store.cancel("a")
+        assert (asked.state, asked.cancel_requested) == (JobState.STARTED, True)
+    assert bench.store.heartbeat(bench.worker, {}, lease=60).cancelled == {(job.run, job.attempt)}
+    stranger = bench.store.register("w2", QUEUES, 1, lease=60)
+    assert bench.store.heartbeat(stranger, {}, lease=60).cancelled == frozenset()
+    bench.store.cancelled(job)
+    assert bench.store.heartbeat(bench.worker, {}, lease=60).cancelled == frozenset()
+    assert bench.store.get("b") == other
+
+
+def test_a_query_that_was_faster_than_its_cancel_succeeds(bench: Bench) -> None:
+    job = bench.started("a")
+    bench.store.cancel("a")
+    bench.store.succeed(job, rows=1, columns=[])
+    assert bench.store.get("a").state is JobState.SUCCESS
+
+
+def test_cancelling_what_is_finished_or_unknown_is_refused(bench: Bench) -> None:
+    bench.store.succeed(bench.started("a"), rows=1, columns=[])
+    with pytest.raises(JobIsFinished) as refused:
+        bench.store.cancel("a")
+    assert refused.value.job.state is JobState.SUCCESS
+    with pytest.raises(UnknownJob):
+        bench.store.cancel("none")
+
+
+def test_purge_forgets_all_finished_runs_of_an_id_and_returns_them(bench: Bench) -> None:
+    runs = []
+    for rows in (1, 2):
+        job = bench.started("a")
+        bench.store.succeed(job, rows=rows, columns=COLUMNS)
+        runs.append(job.run)
+    purged = bench.store.purge("a")
+    assert [(job.run, job.rows) for job in purged] == list(zip(runs, (1, 2), strict=True))
+    for refused in (bench.store.get, bench.store.purge):
+        with pytest.raises(UnknownJob):
+            refused("a")
+
+
+def test_purge_refuses_a_live_job_and_keeps_its_history(bench: Bench) -> None:
+    bench.store.succeed(bench.started("a"), rows=1, columns=[])
+    (live,) = bench.submit("a")
+    with pytest.raises(JobIsLive) as refused:
+        bench.store.purge("a")
+    assert refused.value.job == live
+    bench.store.cancel("a")
+    assert len(bench.store.purge("a")) == 2
+
+
+def test_progress_is_read_with_the_job_and_kept_when_it_ends(bench: Bench) -> None:
+    job = bench.started("a")
+    bench.store.heartbeat(bench.worker, {job.run: Progress("writing", 10, 2**40)}, lease=60)
+    running = bench.store.get("a")
+    assert (running.phase, running.rows_so_far, running.bytes_so_far) == ("writing", 10, 2**40)
+    bench.store.fail(job, error="no", code="c")
+    failed = bench.store.get("a")
+    assert (failed.phase, failed.rows_so_far, failed.bytes_so_far) == ("", 10, 2**40)
+
+
+def test_the_next_attempt_starts_counting_at_zero(bench: Bench) -> None:
+    job = bench.started("a")
+    bench.store.heartbeat(bench.worker, {job.run: Progress("writing", 10, 20)}, lease=60)
+    bench.store.requeue(job)
+    assert bench.store.get("a").rows_so_far == 10
+    bench.claim()
+    assert bench.store.get("a").rows_so_far == 0
+
+
+# -- rescue ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_of_a_dead_worker_goes_back_without_spending_a_retry(bench: Bench) -> None:
+    job = bench.lost("a")
+    assert [(lost.run, lost.attempt) for lost in bench.store.lost()] == [(job.run, 1)]
+    rescued = bench.store.rescue(job, max_rescues=1)
+    assert (rescued.state, rescued.rescues, rescued.failures) == (JobState.PENDING, 1, 0)
+    assert rescued.error_code == "worker_lost"
+    assert bench.store.lost() == []
+    (again,) = bench.claim().jobs
+    assert (again.job_id, again.attempt) == ("a", 2)
+
+
+def test_a_job_that_loses_one_worker_too_many_fails(bench: Bench) -> None:
+    job = bench.lost("a")
+    for rescues in (1, 2):
+        assert bench.store.rescue(job, max_rescues=2).rescues == rescues
+        dying = bench.store.register("dying", QUEUES, 1, lease=0)
+        (job,) = bench.claim(worker=dying).jobs
+    failed = bench.store.rescue(job, max_rescues=2)
+    assert (failed.state, failed.error_code, failed.rescues) == (JobState.FAILURE, "worker_lost", 3)
+    assert "dying" in failed.error
+    assert bench.store.get("a") == failed
+
+
+def test_a_lost_job_whose_cancel_was_asked_for_is_cancelled(bench: Bench) -> None:
+    job = bench.lost("a")
+    bench.store.cancel("a")
+    assert bench.store.rescue(job, max_rescues=3).state is JobState.CANCELLED
+
+
+def test_a_job_is_rescued_once(bench: Bench) -> None:
+    job = bench.lost("a")
+    bench.store.rescue(job, max_rescues=3)
+    with pytest.raises(Fenced):
+        bench.store.rescue(job, max_rescues=3)
+    assert bench.store.get("a").rescues == 1
+
+
+def test_a_job_whose_worker_is_alive_is_not_rescued(bench: Bench) -> None:
+    job = bench.started("a")
+    assert bench.store.lost() == []
+    with pytest.raises(Fenced):
+        bench.store.rescue(job, max_rescues=3)
+    assert bench.store.get("a") == job
+
+
+def test_a_worker_that_renews_in_time_is_alive_again(bench: Bench) -> None:
+    bench.submit("a")
+    late = bench.store.register("late", QUEUES, 1, lease=0)
+    (job,) = bench.claim(worker=late).jobs
+    assert bench.store.lost() != []
+    bench.store.heartbeat(late, {}, lease=60)
+    assert bench.store.lost() == []
+    with pytest.raises(Fenced):
+        bench.store.rescue(job, max_rescues=3)
+
+
+def test_a_worker_that_was_declared_dead_can_neither_renew_nor_claim(bench: Bench) -> None:
+    bench.submit("a", "b")
+    dying = bench.store.register("dying", QUEUES, 2, lease=0)
+    first, second = bench.claim(2, worker=dying).jobs
+    bench.store.rescue(first, max_rescues=3)
+    with pytest.raises(Fenced):
+        bench.store.heartbeat(dying, {}, lease=60)
+    with pytest.raises(Fenced):
+        bench.claim(worker=dying)
+    # Its other attempts are lost too, whatever its lease says.
+    assert [job.run for job in bench.store.lost()] == [second.run]
+    # One that ends before it is rescued is not lost.
+    bench.store.succeed(second, rows=1, columns=[])
+    assert bench.store.lost() == []
+
+
+def test_what_an_unregistered_worker_still_holds_is_lost_at_once(bench: Bench) -> None:
+    leaving = bench.store.register("leaving", QUEUES, 1, lease=600)
+    bench.submit("a")
+    (job,) = bench.claim(worker=leaving).jobs
+    bench.store.unregister(leaving)
+    assert [lost.run for lost in bench.store.lost()] == [job.run]
+    with pytest.raises(Fenced):
+        bench.claim(worker=leaving)
+
+
+def test_two_suspects_never_run_beside_each_other_on_one_worker(bench: Bench) -> None:
+    bench.submit("a", "b", "c")
+    dying = bench.store.register("dying", QUEUES, 3, lease=0)
+    for job in bench.claim(3, worker=dying).jobs:
+        bench.store.rescue(job, max_rescues=3)
+    bench.submit("innocent")
+    first = bench.claim(5).jobs
+    assert [job.job_id for job in first] == ["a", "innocent"]
+    assert bench.ids(5) == []
+    other = bench.store.register("w2", QUEUES, 3, lease=60)
+    assert bench.ids(5, worker=other) == ["b"]
+    bench.store.succeed(first[0], rows=1, columns=[])
+    assert bench.ids(5) == ["c"]
+
+
+def test_a_suspect_counts_against_limits(bench: Bench) -> None:
+    bench.store.set_limits({Gate(GateKind.DATABASE, "db0"): 1})
+    bench.store.rescue(bench.lost("a"), max_rescues=3)
+    bench.store.submit([new_job("b")])
+    (a,) = bench.claim(5).jobs
+    assert a.rescues + bench.store.get("b").attempt in (0, 1)
+    assert bench.ids(5) == []

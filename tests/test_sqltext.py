@@ -1,0 +1,310 @@
+"""Placeholders are found where the engine would find them, and nowhere else."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobber.errors import BadArguments, TaskFileError
+from jobber.sqllexer import dialect, tokens
+from jobber.sqltext import Placeholder, Statement, parse
+from tests.servers import Postgres
+
+
+def marked(sql: str, engine: str) -> str:
+    """The SQL with each placeholder as <its index>."""
+    return parse(sql, engine).render(lambda index: f"<{index}>")
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT $1", "SELECT <0>"),
+        ("SELECT $2, $1, $2", "SELECT <1>, <0>, <1>"),
+        ("SELECT :b, :a, :b", "SELECT <0>, <1>, <0>"),
+        ("SELECT :a::int, CAST(:b AS int)", "SELECT <0>::int, CAST(<1> AS int)"),
+        ("SELECT f(x := :a, y => :b)", "SELECT f(x := <0>, y => <1>)"),
+        ("SELECT '$1 :x' || $1", "SELECT '$1 :x' || <0>"),
+        ("SELECT 'it''s :x', :a", "SELECT 'it''s :x', <0>"),
+        ('SELECT ":x""$1", $1', 'SELECT ":x""$1", <0>'),
+        (r"SELECT 'a\', $1", r"SELECT 'a\', <0>"),
+        (r"SELECT E'a\' $1 ', $1", r"SELECT E'a\' $1 ', <0>"),
+        ("SELECT E'a'\n  'b\\' :x', :a", "SELECT E'a'\n  'b\\' :x', <0>"),
+        ("SELECT name'x', :a", "SELECT name'x', <0>"),
+        ("SELECT $$ $1 :x ' $$, $1", "SELECT $$ $1 :x ' $$, <0>"),
+        ("SELECT $a$ $b$ $1 $a$, $1", "SELECT $a$ $b$ $1 $a$, <0>"),
+        ("SELECT $größe$ :x $größe$, :a", "SELECT $größe$ :x $größe$, <0>"),
+        ("SELECT a$1, b$$, $1", "SELECT a$1, b$$, <0>"),
+        ("SELECT ä$1, $1", "SELECT ä$1, <0>"),
+        ("SELECT /* :x /* $1 */ ' */ $1", "SELECT /* :x /* $1 */ ' */ <0>"),
+        ("SELECT -- it's :x\n $1", "SELECT -- it's :x\n <0>"),
+        ("SELECT a[1:2], a[1:n], a[lo:hi], b[$1:$2]", "SELECT a[1:2], a[1:n], a[lo:hi], b[<0>:<1>]"),
+        ("SELECT a[:n], a[f(:m)], ARRAY[:n, :k]", "SELECT a[<0>], a[f(<1>)], ARRAY[<0>, <2>]"),
+        ("SELECT a[x - :n], ARRAY[NOT :k]", "SELECT a[x - <0>], ARRAY[NOT <1>]"),
+        ("SELECT a[1 :hi], a[(1):hi], :x", "SELECT a[1 :hi], a[(1):hi], <0>"),
+        ("SELECT CASE WHEN a THEN:n END LIMIT:k", "SELECT CASE WHEN a THEN<0> END LIMIT<1>"),
+        ("SELECT j ? 'a', j ?| :k, j @> :j, j #> '{a}', j #>> :p, j @? '$.a'",
+         "SELECT j ? 'a', j ?| <0>, j @> <1>, j #> '{a}', j #>> <2>, j @? '$.a'"),
+        ("SELECT :größe", "SELECT <0>"),
+        ("SELECT '10:30'::time, 5 % $1", "SELECT '10:30'::time, 5 % <0>"),
+        ("SELECT a\u00a0$1", "SELECT a\u00a0$1"),
+    ],
+)  # fmt: skip
+def test_postgresql_placeholders_are_found_between_everything_that_only_looks_like_one(sql: str, expected: str) -> None:
+    assert marked(sql, "postgresql") == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT ?, ?", "SELECT <0>, <1>"),
+        ("SELECT '?', \"?\", `?`, [?], ?", "SELECT '?', \"?\", `?`, [?], <0>"),
+        ("SELECT [it's], `a``?`, ?", "SELECT [it's], `a``?`, <0>"),
+        ("SELECT :a -- ?\n, :b /* ? /* */", "SELECT <0> -- ?\n, <1>"),
+        ("SELECT x'ab', ?", "SELECT x'ab', <0>"),
+        (r"SELECT '\', ?", r"SELECT '\', <0>"),
+        ("SELECT j -> '$.a', ?", "SELECT j -> '$.a', <0>"),
+        ("SELECT a$1, ?", "SELECT a$1, <0>"),
+        ("SELECT CASE WHEN 1 THEN:a END", "SELECT CASE WHEN 1 THEN<0> END"),
+    ],
+)
+def test_sqlite_placeholders_are_found_between_everything_that_only_looks_like_one(sql: str, expected: str) -> None:
+    assert marked(sql, "sqlite") == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT {'a': :n}, {a:b}, doc:key, xs[1:n], ?", None),
+        ("SELECT {'a': :n}, {a:b}, doc:key, xs[1:n]", "SELECT {'a': <0>}, {a:b}, doc:key, xs[1:n]"),
+        ("SELECT $$ ? $$, ?", "SELECT $$ ? $$, <0>"),
+    ],
+)
+def test_other_engines_may_use_a_colon_after_an_operand(sql: str, expected: str | None) -> None:
+    if expected is None:
+        with pytest.raises(TaskFileError, match="mixes"):
+            parse(sql, "duckdb")
+    else:
+        assert marked(sql, "duckdb") == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "engine", "message", "line"),
+    [
+        ("SELECT 1;\nSELECT 2", "postgresql", "another begins after the semicolon", 2),
+        ("\n\nSELECT 'x\n\n", "postgresql", "the ' quote that opens here is never closed", 3),
+        ('SELECT "x', "sqlite", 'the " quote', 1),
+        ("SELECT `x", "sqlite", "the ` quote", 1),
+        ("SELECT [x", "sqlite", r"the \[ quote", 1),
+        ("SELECT 1\n/* x /* */", "postgresql", r"the /\* comment", 2),
+        ("SELECT /* x", "sqlite", r"the /\* comment", 1),
+        ("SELECT E'x\\'", "postgresql", "the E' string", 1),
+        ("SELECT\n$a$ x $b$", "postgresql", r"the dollar quote \$a\$", 2),
+        ("SELECT :a,\n$1", "postgresql", r"mixes named \(:a\) and positional", 2),
+        ("SELECT ?,\n:a", "sqlite", r"mixes named \(:a\) and positional", 1),
+        ("SELECT $1,\n\n$3", "postgresql", r"\$3 but not \$2", 3),
+        ("SELECT $0", "postgresql", "numbered from", 1),
+        ("SELECT $65536", "postgresql", "numbered from", 1),
+        ("SELECT $" + "9" * 10_000, "postgresql", "numbered from", 1),
+        ("SELECT ?1", "sqlite", r"\?1 is not a placeholder that jobber binds on sqlite; write \?, or :name", 1),
+        ("SELECT\n$1", "sqlite", r"\$1 is not a placeholder", 2),
+        ("SELECT a=@x", "sqlite", "@x is not a placeholder", 1),
+        ("SELECT $1", "duckdb", r"\$1 is not a placeholder", 1),
+        ("", "sqlite", "no SQL", 1),
+        (" -- only a comment\n;", "postgresql", "no SQL", 1),
+        ("; SELECT 1", "postgresql", "begins with a semicolon", 1),
+    ],
+)
+def test_a_statement_that_cannot_work_is_refused_with_the_line(sql: str, engine: str, message: str, line: int) -> None:
+    with pytest.raises(TaskFileError, match=message) as caught:
+        parse(sql, engine)
+    assert caught.value.details["line"] == line
+
+
+@pytest.mark.parametrize(
+    ("sql", "kept"),
+    [
+        ("SELECT 1;", "SELECT 1"),
+        ("  SELECT 1 ;; \n", "SELECT 1"),
+        ("SELECT 1; -- done; really", "SELECT 1"),
+        ("SELECT 1 -- done;", "SELECT 1"),
+        ("SELECT 1 /* a; b */;", "SELECT 1"),
+        ("/*+ hint */ SELECT ';';", "/*+ hint */ SELECT ';'"),
+        ("SELECT $1 -- x", "SELECT $1"),
+    ],
+)
+def test_what_follows_the_statement_is_dropped_so_that_it_fits_into_parentheses(sql: str, kept: str) -> None:
+    statement = parse(sql, "postgresql")
+    assert statement.sql == kept
+    assert statement.render(lambda index: f"${index + 1}") == kept
+
+
+def test_literal_sql_is_escaped_and_placeholders_are_not() -> None:
+    statement = parse("SELECT 5 % :a LIKE '10%'", "postgresql")
+    assert statement.render(lambda _: "%s", lambda sql: sql.replace("%", "%%")) == "SELECT 5 %% %s LIKE '10%%'"
+
+
+def test_values_are_bound_once_per_distinct_placeholder() -> None:
+    assert parse("SELECT :b, :a, :b", "postgresql").bind({"a": 1, "b": 2}) == [2, 1]
+    assert parse("SELECT $2, $1, $2", "postgresql").bind([1, "x"]) == [1, "x"]
+    assert parse("SELECT 1", "sqlite").bind([]) == []
+    assert parse("SELECT 1", "sqlite").bind({}) == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "args", "message"),
+    [
+        ("SELECT ?, ?", [1], "2 placeholders, but 1 arg came"),
+        ("SELECT ?", [], "1 placeholder, but 0 args came"),
+        ("SELECT ?", {}, "1 placeholder, but 0 args came"),
+        ("SELECT ?", {"a": 1}, "1 placeholder by position; send args as a list"),
+        ("SELECT 1", {"a": 1}, "takes no arguments, but 1 came"),
+        ("SELECT 1", [1, 2], "0 placeholders, but 2 args came"),
+        ("SELECT :a", [1], r"named placeholders \(:a\); send args as an object"),
+        ("SELECT :a", [], "1 placeholder, but 0 args came"),
+        ("SELECT :a, :b", {"a": 1, "c": 2}, "no value for :b; no placeholder for :c"),
+        ("SELECT :a", {}, "no value for :a"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(sql: str, args: list[int] | dict[str, int], message: str) -> None:
+    with pytest.raises(BadArguments, match=message):
+        parse(sql, "sqlite").bind(args)  # type: ignore[arg-type]
+
+
+# -- properties -------------------------------------------------------------------------------------------------------
+
+# Pieces that hold no placeholder, whatever stands beside them once blanks part them.
+_INERT_COMMON = ["1", "'?:x$1'", "'it''s'", '"a:b?$1"', "-- ?:x$1 '\n", "/* ?:x$1 ' */", "(1)", "x", ",", "+", "'\\'"]
+_INERT = {
+    "postgresql": [*_INERT_COMMON, "a$1", "E'\\':x'", "$$:x ' $1$$", "$t$ $$ :x $t$", "x::int", "a[1:n]", "? ", "?|"],
+    "sqlite": [*_INERT_COMMON, "[a'?:x]", "`?:x`", "a$1", "j->'$.x'"],
+}
+
+
+@st.composite
+def _mixtures(draw: st.DrawFn, positional: bool) -> tuple[str, str, list[str | int]]:
+    engine = draw(st.sampled_from(sorted(_INERT)))
+    pieces: list[str | int] = draw(
+        st.lists(st.one_of(st.sampled_from(_INERT[engine]), st.integers(0, 2)), min_size=1, max_size=12)
+    )
+    texts = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            texts.append(piece)
+        elif not positional:
+            texts.append(f":p{piece}")
+        else:
+            texts.append(f"${piece + 1}" if engine == "postgresql" else "?")
+    return engine, "SELECT " + " ".join(texts) + " x", pieces
+
+
+@given(_mixtures(positional=False))
+def test_named_placeholders_are_found_in_any_surroundings(mixture: tuple[str, str, list[str | int]]) -> None:
+    engine, sql, pieces = mixture
+    statement = parse(sql, engine)
+    expected = [f"p{piece}" for piece in pieces if isinstance(piece, int)]
+    assert [statement.names[p.index] for p in statement.pieces if isinstance(p, Placeholder)] == expected
+    assert statement.render(lambda index: f":{statement.names[index]}") == statement.sql == sql
+
+
+@given(_mixtures(positional=True))
+def test_positional_placeholders_are_found_in_any_surroundings(mixture: tuple[str, str, list[str | int]]) -> None:
+    engine, sql, pieces = mixture
+    used = [piece for piece in pieces if isinstance(piece, int)]
+    if engine == "postgresql" and set(used) != set(range(len(set(used)))):
+        with pytest.raises(TaskFileError, match="without gaps"):
+            parse(sql, engine)
+        return
+    statement = parse(sql, engine)
+    found = [p.index for p in statement.pieces if isinstance(p, Placeholder)]
+    assert found == (used if engine == "postgresql" else list(range(len(used))))
+
+
+@given(st.text(alphabet="ab'\"`$:?;-/*[]()\\\n E1ä", max_size=40), st.sampled_from(["postgresql", "sqlite", "duckdb"]))
+def test_tokens_cover_any_text_without_a_gap_or_say_what_is_open(sql: str, engine: str) -> None:
+    at, line = 0, None
+    try:
+        for token in tokens(sql, dialect(engine)):
+            assert token.start == at < token.end
+            at = token.end
+    except TaskFileError as error:
+        line = error.details["line"]
+    assert at == len(sql) if line is None else line == sql.count("\n", 0, at) + 1
+
+
+@given(st.text(alphabet="ab'\"`$:?;-/*[]()\\\n E1ä", max_size=40), st.sampled_from(["postgresql", "sqlite", "duckdb"]))
+def test_any_text_is_parsed_or_refused_and_never_changed(sql: str, engine: str) -> None:
+    try:
+        statement = parse(sql, engine)
+    except TaskFileError:
+        return
+    assert statement.sql in sql
+    assert parse(statement.sql, engine) == statement
+    again = statement.render(lambda _: "\0")
+    assert again.count("\0") == sum(isinstance(piece, Placeholder) for piece in statement.pieces)
+
+
+# -- the engines themselves as oracles --------------------------------------------------------------------------------
+
+_ORACLE = [
+    'SELECT $1::int, \'x $2\', $$ $3 $$, "a$1" FROM (SELECT 1 AS "a$1") t',
+    "SELECT (ARRAY[1,2,3])[1:2], (ARRAY[1,2,3])[$1:$2]",
+    r"SELECT E'\' $2', '\', $1::text /* $3 /* $4 */ */",
+    "SELECT E'a'\n'\\' $2', $1::text",
+    "SELECT '{\"a\":1}'::jsonb ? 'a', $1::text -- $2",
+    "SELECT $1::int AS a$2",
+]
+
+
+@pytest.mark.parametrize("sql", _ORACLE)
+def test_postgresql_counts_the_same_placeholders(postgres: Postgres, sql: str) -> None:
+    with psycopg.connect(postgres.dsn("postgres")) as connection:
+        connection.pgconn.prepare(b"s", sql.encode())
+        described = connection.pgconn.describe_prepared(b"s")
+        assert described.nparams == parse(sql, "postgresql").count
+
+
+@given(_mixtures(positional=True))
+def test_sqlite_counts_the_same_placeholders(mixture: tuple[str, str, list[str | int]]) -> None:
+    """What SQLite accepts it must accept with as many values as were counted."""
+    engine, sql, _ = mixture
+    if engine != "sqlite":
+        return
+    statement: Statement = parse(sql, engine)
+    with sqlite3.connect(":memory:") as connection:
+        try:
+            connection.execute("EXPLAIN " + statement.sql, [1] * statement.count)
+        except sqlite3.OperationalError:
+            pass  # not a sentence of SQL; a ProgrammingError would be about the count
+        finally:
+            connection.rollback()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "SELECT a, 'it''s' || \"b\" FROM t WHERE x = :p AND y[1:2] -- c'\n",
+        "''''''''", "'x' ", "E'\\\\' ", "E'a' \n\n", "$$a$$ ", "/* x */ ", "((((", "[[[[:p",
+        "a", "1", " ", "\n", "-", "::::", ":p ", "--\n", "$a ", '"" ',
+    ],
+)  # fmt: skip
+def test_a_hundred_kilobytes_take_a_fraction_of_a_second(piece: str) -> None:
+    sql = "SELECT " + piece * (100_000 // len(piece))
+    started = time.process_time()
+    parse(sql, "postgresql")
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("opening", ["'", "'a''", '"', "$a$", "$a$ $b$ ", "/*", "/* /*", "E'\\", "E'a' \n"])
+def test_a_hundred_kilobytes_of_unclosed_quotes_are_refused_as_fast(opening: str) -> None:
+    sql = "SELECT " + opening * (100_000 // len(opening)) + "'x"
+    started = time.process_time()
+    with pytest.raises(TaskFileError, match=r"never closed|mixes"):
+        parse(sql, "postgresql")
+    assert time.process_time() - started < 0.5

@@ -1,0 +1,120 @@
+"""Tasks are prepared on every database at start; a database that is down is nobody's fault."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from jobber.columns import Column
+from jobber.config import embedded
+from jobber.errors import QueryFailed, SourceUnavailable
+from jobber.sqltext import Statement
+from jobber.tasks import TaskSet, load, prepare
+
+
+class SQLiteFile:
+    """A source as far as preparing needs one: SQLite itself says what is wrong."""
+
+    engine = "sqlite"
+
+    def __init__(self, path: Path, barrier: threading.Barrier | None = None) -> None:
+        self.name = path.stem
+        self.path = path
+        self.asked = 0
+        self.barrier = barrier
+
+    def describe(self, statement: Statement) -> Sequence[Column] | None:
+        self.asked += 1
+        if self.barrier is not None:
+            self.barrier.wait(10)
+        if not self.path.exists():
+            raise SourceUnavailable(f"{self.name} is not there")
+        connection = sqlite3.connect(self.path)
+        try:
+            connection.execute("EXPLAIN " + statement.sql, [None] * statement.count)
+        except sqlite3.OperationalError as exc:
+            raise QueryFailed(str(exc)) from exc
+        finally:
+            connection.close()
+        return None
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.databases: dict[str, Path] = {}
+
+    def database(self, name: str, *, up: bool = True) -> None:
+        self.databases[name] = self.folder / f"{name}.db"
+        if up:
+            connection = sqlite3.connect(self.databases[name])
+            connection.execute("CREATE TABLE entries (user_id INTEGER)")
+            connection.commit()
+            connection.close()
+
+    def tasks(self, text: str) -> TaskSet:
+        (self.folder / "t.sql").write_text(text)
+        urls = {name: f"sqlite:///{path}" for name, path in self.databases.items()}
+        return load([self.folder], embedded(self.folder / "data", urls))
+
+    def sources(self, barrier: threading.Barrier | None = None) -> Mapping[str, SQLiteFile]:
+        return {name: SQLiteFile(path, barrier) for name, path in self.databases.items()}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_every_task_is_prepared_on_every_database_that_it_may_run_on(world: World) -> None:
+    world.database("a")
+    world.database("b")
+    tasks = world.tasks("-- name: both\nSELECT * FROM entries WHERE user_id = ?\n-- name: one\n-- db: b\nSELECT :x")
+    sources = world.sources()
+    preparation = prepare(tasks.values(), sources)
+    assert (preparation.prepared, preparation.problems, preparation.unavailable) == (3, [], {})
+    assert (sources["a"].asked, sources["b"].asked) == (1, 2)
+
+
+def test_a_refusal_names_file_line_task_and_database_and_the_rest_goes_on(world: World) -> None:
+    world.database("a")
+    world.database("b")
+    tasks = world.tasks("\n-- name: bad\n-- db: b\nSELECT nope FROM entries\n-- name: good\nSELECT 1")
+    preparation = prepare(tasks.values(), world.sources())
+    [problem] = preparation.problems
+    assert problem == f"{world.folder / 't.sql'}:2: task bad on database b: no such column: nope"
+    assert preparation.prepared == 2
+
+
+def test_raw_tasks_are_not_prepared(world: World) -> None:
+    world.database("a")
+    sources = world.sources()
+    preparation = prepare(world.tasks("-- name: x\n-- raw: 1\nSELECT nope FROM nothing").values(), sources)
+    assert (preparation.prepared, preparation.problems, sources["a"].asked) == (0, [], 0)
+
+
+def test_a_database_that_is_down_is_asked_once_and_is_no_failure_of_a_task(world: World) -> None:
+    world.database("a")
+    world.database("down", up=False)
+    sources = world.sources()
+    preparation = prepare(world.tasks("-- name: x\nSELECT 1\n-- name: y\nSELECT 2").values(), sources)
+    assert preparation.unavailable == {"down": "down is not there"}
+    assert (preparation.problems, preparation.prepared, sources["down"].asked) == ([], 2, 1)
+
+
+def test_databases_are_asked_beside_each_other(world: World) -> None:
+    for name in "abc":
+        world.database(name)
+    # Nobody passes the barrier before all three are asked.
+    preparation = prepare(world.tasks("-- name: x\nSELECT 1").values(), world.sources(threading.Barrier(3)))
+    assert preparation.prepared == 3
+
+
+def test_an_error_of_the_program_itself_is_not_swallowed(world: World) -> None:
+    world.database("a")
+    with pytest.raises(KeyError):
+        prepare(world.tasks("-- name: x\nSELECT 1").values(), {})
