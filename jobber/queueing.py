@@ -16,6 +16,7 @@ from typing import Any
 from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 
+from jobber import filequeue
 from jobber.config import Settings
 from jobber.errors import BrokerUnavailable
 
@@ -35,8 +36,7 @@ _STALE = 60
 
 def build(settings: Settings) -> Celery:
     """Return the Celery app of this instance: late acknowledgement, one message a slot, no result backend."""
-    # kombu warns about a URL without a host, which the filesystem transport has no use for.
-    url = "filesystem://localhost//" if embedded(settings) else settings.broker.url
+    url = f"{filequeue.SCHEME}://localhost//" if embedded(settings) else settings.broker.url
     app = Celery("jobber", broker=url, set_as_current=False)
     app.conf.update(
         task_default_queue=settings.app.default_queue,
@@ -83,9 +83,6 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "data_folder_out": str(folder / "messages"),
         "control_folder": str(folder / "control"),
         "processed_folder": str(folder / "taken"),
-        # With store_processed off, kombu moves messages through the system's temporary folder, which may be another
-        # file system, where a move is neither atomic nor cheap.
-        "store_processed": True,
         "polling_interval": 0.02,
     }
 
@@ -103,16 +100,16 @@ def broker_folder(settings: Settings) -> Path:
 def sweep_folder(settings: Settings) -> None:
     """Remove message files of the embedded broker that nobody will read any more.
 
-    kombu keeps what it took and what was addressed to workers that are gone; every poll lists the folder.
+    What was addressed to workers that are gone stays otherwise, and every poll lists the folder.
     """
     if not embedded(settings):
         return
     now = time.time()
     folder = broker_folder(settings)
-    for part, age in (("taken", 0), ("messages", _STALE)):
-        for path in (folder / part).glob("*.msg"):
+    for part in ("taken", "messages"):
+        for path in (folder / part).iterdir():
             try:
-                if now - path.stat().st_mtime >= age:
+                if now - path.stat().st_mtime >= _STALE:
                     path.unlink()
             except FileNotFoundError:
                 continue  # another instance was faster

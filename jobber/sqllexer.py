@@ -72,8 +72,13 @@ class Dialect:
 
 _DIALECTS: Mapping[str, Dialect] = {
     "postgresql": Dialect("postgresql", numbered=True, postgresql_literals=True, backticks=False, colon_paths=False),
-    "sqlite": Dialect("sqlite", bracket_names=True, colon_paths=False, foreign=r"\?\d+|[$@][A-Za-z0-9_]+"),
-    "duckdb": Dialect("duckdb", postgresql_literals=True, backticks=False, foreign=r"\?\d+|\$[A-Za-z0-9_]+"),
+    "sqlite": Dialect(
+        "sqlite",
+        bracket_names=True,
+        colon_paths=False,
+        foreign=r"\?[0-9]+|:[0-9][A-Za-z0-9_]*|[$@][A-Za-z0-9_$\x80-\U0010ffff]+",
+    ),
+    "duckdb": Dialect("duckdb", postgresql_literals=True, backticks=False, foreign=r"\?[0-9]+|\$[A-Za-z0-9_]+"),
     "mssql": Dialect("mssql", bracket_names=True),
 }
 
@@ -110,7 +115,7 @@ def line_of(sql: str, at: int) -> int:
 
 # Every character beyond ASCII is part of a word, as both engines have it: a non-breaking space, too.
 _WORD = r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*"
-_TAG = r"(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?"
+_NAME = r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*"
 
 #: Kind of each group of the scanner; None: only its opening matched, ``_close`` finds the end.
 _KINDS: Mapping[str, Kind | None] = {
@@ -144,14 +149,14 @@ def _scanner(rules: Dialect) -> re.Pattern[str]:
         "block": r"/\*",
         "escape": r"[eE]'" if rules.postgresql_literals else None,
         "word": _WORD,
-        "dollar": rf"\${_TAG}\$" if rules.postgresql_literals else None,
+        "dollar": rf"\$(?:{_NAME})?\$" if rules.postgresql_literals else None,
         "number": r"[0-9][A-Za-z0-9_.]*",
         "quote": r"['\"`]" if rules.backticks else r"['\"]",
         "bracket": r"\[" if rules.bracket_names else None,
         "open": r"[(\[{]",
         "close": r"[)\]}]",
         "cast": r"::|:=",
-        "named": r":[^\W\d]\w*",
+        "named": rf":{_NAME}",
         "foreign": rules.foreign,
         "numbered": r"\$[0-9]+" if rules.numbered else None,
         "question": r"\?" if not rules.numbered else None,

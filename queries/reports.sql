@@ -47,10 +47,9 @@ WITH earned AS (
 )
 SELECT RANK() OVER (ORDER BY e.profit DESC) AS place,
        s.shop,
-       s.city,
        s.joined_on,
        e.sales,
-       ROUND(100.0 * e.refunds / e.sales, 1) AS refund_percent,
+       ROUND(100.0 * e.refunds / e.sales, 1) AS returned_pct,
        ROUND(e.profit, 2) AS profit
   FROM earned e
   JOIN sellers s ON s.user_id = e.user_id

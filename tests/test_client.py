@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def test_a_restart_of_the_server_does_not_end_a_wait(service: FakeService) -> No
     check = service._check
 
     def failing_twice() -> None:
-        if service.runs and service.runs[0].finished and (error := next(away, None)):
+        if service.runs and not service.runs[0].live and (error := next(away, None)):
             raise error
         check()
 
@@ -326,13 +327,26 @@ def test_only_calls_that_change_nothing_are_sent_again_after_a_lost_connection()
 def test_connections_are_used_again() -> None:
     ports: set[int] = set()
 
-    def respond(request: Request) -> Response:
-        ports.add(request.environ["REMOTE_PORT"])
-        return Response('{"status": "success", "data": []}')
+    class Keeping(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
 
-    with _answering(respond) as url, Client(url) as client:
-        for _ in range(3):
-            client.tasks()
+        def do_GET(self) -> None:
+            ports.add(self.client_address[1])
+            body = b'{"status": "success", "data": []}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Keeping) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        with Client(f"http://127.0.0.1:{server.server_port}") as client:
+            for _ in range(3):
+                client.tasks()
+        server.shutdown()
     assert len(ports) == 1
 
 

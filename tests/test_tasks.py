@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from jobber.config import BrokerSettings, DatabaseSettings, ResultsSettings, Settings, StateSettings, embedded
@@ -375,6 +376,7 @@ def test_prose_stays_description(loading: Loading, comment: str) -> None:
     assert only(loading(a=f"-- name: x\n-- {comment}\nSELECT 1")).description == comment
 
 
+@examples(deadline=None)  # other tests run beside these
 @given(st.sampled_from(sorted([*TAGS, *ALIASES])), st.data())
 def test_every_single_slip_in_a_tag_is_noticed(tag: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(tag) - 1))
@@ -414,6 +416,7 @@ def test_cron_expressions_that_never_fire_are_refused(loading: Loading, cron: st
     assert problem.startswith("a.sql:2: task x: cron: ")
 
 
+@examples(deadline=None)  # other tests run beside these
 @given(st.text(alphabet="-nameq: x'\"$/*;\nSELCT1", max_size=80))
 def test_any_file_is_loaded_or_refused_with_a_line(text: str) -> None:
     queries, errors = files.split(text)

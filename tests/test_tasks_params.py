@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobber.errors import InvalidRequest
@@ -178,6 +178,7 @@ _SCALARS = st.one_of(
 )
 
 
+@settings(deadline=None)  # other tests run beside these
 @given(st.sampled_from(sorted(TYPES)), _SCALARS)
 def test_what_was_taken_once_is_taken_again_unchanged(kind: str, value: Scalar) -> None:
     typed = task("SELECT :a", f"a {kind}")

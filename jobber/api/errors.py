@@ -83,7 +83,9 @@ def _jobber_error(error: JobberError, answers: Answers) -> Response:
     if isinstance(error, Unavailable):
         details["retry_after"] = error.retry_after
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.warning("%s %s: %s", request.method, request.path, error.message, exc_info=error)
+        # What is merely away says enough in a line; anything else is a bug, or a case that nobody thought of.
+        away = status == HTTPStatus.SERVICE_UNAVAILABLE
+        log.warning("%s %s: %s", request.method, request.path, error.message, exc_info=None if away else error)
     return _answer(status, error.code, error.message, details)
 
 

@@ -51,6 +51,7 @@ class Wire:
                 read=retries,
                 redirect=False,
                 status=0,
+                respect_retry_after_header=False,  # the caller decides, with ``retry_after``
                 other=0,
                 allowed_methods=frozenset({"GET"}),
                 backoff_factor=0.1,

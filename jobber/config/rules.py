@@ -63,11 +63,7 @@ def _state_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
         )
     elif engine not in OWN_ENGINES:
         yield path, f"{engine} cannot keep the state of jobs; use PostgreSQL or SQLite"
-    elif (
-        engine == "sqlite"
-        and settings.state.url != "sqlite://"
-        and (problem := _sqlite_problem(settings.state.url, folder=False))
-    ):
+    elif engine == "sqlite" and (problem := _sqlite_problem(settings.state.url, folder=False)):
         yield path, problem
 
 

@@ -38,6 +38,8 @@ def database(text: str) -> URL:
         url = make_url(quoted(text))
     except (ArgumentError, ValueError):
         raise ValueError(f"is not a database URL; {_EXAMPLE}") from None
+    if url.port is not None and not 0 < url.port < 65_536:
+        raise ValueError(f"is not a database URL: its port is out of range; {_EXAMPLE}")
     backend = url.get_backend_name()
     if backend in {"mysql", "mariadb"}:
         raise ValueError(_NO_MYSQL)

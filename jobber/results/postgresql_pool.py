@@ -62,7 +62,11 @@ class Connections:
 
     def _connect(self) -> Connection:
         connection = psycopg.connect(autocommit=True, prepare_threshold=None, **self._parameters)
-        connection.execute(_SESSION)
+        try:
+            connection.execute(_SESSION)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     @contextmanager

@@ -152,9 +152,7 @@ class SqliteResults:
         if (entry.run, entry.attempt) == claim or ledger.read_marker(self.file(table)) != ledger.marker(*claim):
             return entry
         with closing(self._reader(self.file(table))) as reader:
-            # Rows are only ever appended, so places are counted from 1 without gaps.
-            row = reader.execute(f"SELECT max({ROW_PLACE}) FROM {quoted(table)}").fetchone()  # noqa: S608
-        rows = row[0] or 0
+            rows = _count(reader, table)
         ledger.set_published(connection, table, rows)
         return replace(entry, staging=None, run=claim[0], attempt=claim[1], rows=rows)
 
@@ -184,6 +182,8 @@ class SqliteResults:
             entry = self.ledger.read(table)
             if entry is None or entry.run != run or version != ledger.marker(run, entry.attempt or 0):
                 return None
+            if _count(reader, table) != entry.rows:
+                return None  # somebody changed the file
             # With the table's name before it, an unknown column is an error and not a string
             # (https://sqlite.org/quirks.html#double_quoted_string_literals_are_accepted).
             names = ", ".join(f"{quoted(table)}.{quoted(column.name)}" for column in columns)
@@ -191,10 +191,14 @@ class SqliteResults:
                 f"SELECT {names} FROM {quoted(table)} WHERE {ROW_PLACE} > ? ORDER BY {ROW_PLACE} LIMIT ?",  # noqa: S608
                 [offset, limit],
             ).fetchall()
-        if len(page) < max(0, min(limit, (entry.rows or 0) - offset)):
-            return None
         booleans = [n for n, column in enumerate(columns) if column.kind is Kind.BOOLEAN]
         return [_with_booleans(row, booleans) for row in page] if booleans else page
+
+
+def _count(reader: sqlite3.Connection, table: str) -> int:
+    # Rows are only ever appended, so places are counted from 1 without gaps; the last one is found without a scan.
+    (last,) = reader.execute(f"SELECT max({ROW_PLACE}) FROM {quoted(table)}").fetchone()  # noqa: S608
+    return last or 0
 
 
 def _with_booleans(row: Row, positions: Sequence[int]) -> Row:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     RowMapping,
     Text,
@@ -31,7 +32,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from jobber.errors import Fenced
 from jobber.jobs import Job, JobState
-from jobber.store.engine import Database, TryAgain, clock
+from jobber.store.engine import Database, TryAgain, among, clock
 from jobber.store.gates import GateBook, Usage
 from jobber.store.lanes import Lane, Ready, read, survey, usage_of
 from jobber.store.records import job_of
@@ -62,6 +63,7 @@ class Claimer:
         self._gates = gates
         self._lock = threading.Lock()
         self._last_queue: dict[int, str] = {}
+        self._start_some = _start(among(database.engine_name, jobs.c.run, "runs"), database.now)
 
     def claim(
         self, worker: int, *, queues: Sequence[str], tasks: Collection[str], databases: Collection[str], limit: int
@@ -116,12 +118,7 @@ class Claimer:
 
     def _enter(self, connection: Connection, worker: int) -> tuple[int, str]:
         """Lock the dispatch row; return the version of the gates and the worker's name."""
-        statement = (
-            select(dispatch.c.gates_version, workers.c.name)
-            .select_from(dispatch.outerjoin(workers, and_(workers.c.id == worker, ~workers.c.dead)))
-            .with_for_update(of=dispatch)
-        )
-        version, name = connection.execute(statement).one()
+        version, name = connection.execute(_ENTER, {"worker": worker}).one()
         if name is None:
             raise Fenced("this worker was declared dead; it must register again")
         return version, name
@@ -150,15 +147,11 @@ class Claimer:
             return {row["run"]: row for row in rows}
         started = {}
         if chosen:
-            start = (
-                update(jobs)
-                .where(self._database.among(jobs.c.run, [run for _, run in chosen]), jobs.c.ord.is_not(None))
-                .values(_started(name, self._database.now))
-                .returning(*(jobs.c[column] for column in RUN_COLUMNS), jobs.c.lane)
-            )
-            started = {row["run"]: row for row in connection.execute(start).mappings().all()}
+            runs = self._database.many([run for _, run in chosen])
+            rows = connection.execute(self._start_some, {"runs": runs, "by": name}).mappings().all()
+            started = {row["run"]: row for row in rows}
             connection.execute(
-                insert(running),
+                _NOTE,
                 [
                     {**_IDLE, "run": row["run"], "attempt": row["attempt"], "worker": worker, "lane": row["lane"]}
                     for row in started.values()
@@ -169,6 +162,12 @@ class Claimer:
         return started
 
 
+_ENTER = (
+    select(dispatch.c.gates_version, workers.c.name)
+    .select_from(dispatch.outerjoin(workers, and_(workers.c.id == bindparam("worker"), ~workers.c.dead)))
+    .with_for_update(of=dispatch)
+)
+_NOTE = insert(running)
 _IDLE = {"phase": "", "rows": 0, "bytes": 0}
 _RAISE = (
     update(lanes)
@@ -177,29 +176,28 @@ _RAISE = (
 )
 
 
-def _started(name: Any, now: Any) -> dict[str, Any]:
-    """Return what starting an attempt sets."""
-    return {
-        "state": JobState.STARTED.value,
-        "attempt": jobs.c.attempt + 1,
-        "ord": None,
-        "worker": name,
-        "started_at": now,
-        "rows_so_far": 0,
-        "bytes_so_far": 0,
-    }
+def _start(which: ColumnElement[bool], now: ColumnElement[int]) -> Any:
+    """Return the statement that starts jobs, as long as they are ready, in the name of the worker ``:by``."""
+    return (
+        update(jobs)
+        .where(which, jobs.c.ord.is_not(None))
+        .values(
+            state=JobState.STARTED.value,
+            attempt=jobs.c.attempt + 1,
+            ord=None,
+            worker=bindparam("by"),
+            started_at=now,
+            rows_so_far=0,
+            bytes_so_far=0,
+        )
+        .returning(*(jobs.c[column] for column in RUN_COLUMNS), jobs.c.lane)
+    )
 
 
 def _start_at_once() -> Any:
     """Return the statement that does all that a claim writes: one round trip while the dispatch lock is held."""
     numbers = ARRAY(BigInteger)
-    started = (
-        update(jobs)
-        .where(jobs.c.run == func.any(bindparam("runs", type_=numbers)), jobs.c.ord.is_not(None))
-        .values(_started(bindparam("by"), clock("postgresql")))
-        .returning(*(jobs.c[column] for column in RUN_COLUMNS), jobs.c.lane)
-        .cte("started")
-    )
+    started = _start(jobs.c.run == func.any(bindparam("runs", type_=numbers)), clock("postgresql")).cte("started")
     noted = insert(running).from_select(
         ["run", "attempt", "worker", "lane", "phase", "rows", "bytes"],
         select(
@@ -266,7 +264,7 @@ class _Choice:
     found: Sequence[Lane]
     usage: Usage
     limit: int
-    fronts: list[_Front] = field(default_factory=list)
+    fronts: list[_Front] = field(default_factory=list)  # those that were read
     heaps: dict[str, list[tuple[int, int, _Front]]] = field(default_factory=dict)
     suspect: bool = False  # whether the worker holds a suspect already
 
@@ -275,9 +273,7 @@ class _Choice:
         self.suspect = any(lane.suspect and lane.mine for lane in self.found)
         for lane in self.found:
             if lane.open:
-                front = _Front(lane)
-                self.fronts.append(front)
-                self.heaps.setdefault(lane.queue, []).append((front.bound, lane.id, front))
+                self.heaps.setdefault(lane.queue, []).append((lane.head, lane.id, _Front(lane)))
         for heap in self.heaps.values():
             heapq.heapify(heap)
         chosen: list[tuple[Lane, int]] = []
@@ -327,13 +323,12 @@ class _Choice:
     def _read(self, heap: list[tuple[int, int, _Front]]) -> None:
         """Read the first unread lane of ``heap``, and on PostgreSQL the ones after it in the same round trip."""
         size = BATCH if self.database.engine_name == "postgresql" else 1
-        unread = (entry for entry in sorted(heap) if not entry[2].known and self._open(entry[2].lane))
-        fronts = [front for (_, _, front), _ in zip(unread, range(size), strict=False)]
+        nearest = heapq.nsmallest(size, heap) if size > 1 else heap[:1]
+        fronts = [front for _, _, front in nearest if not front.known and self._open(front.lane)]
         # One more than can be taken says whether there is more.
         count = self.limit + 1
         ready = read(self.database, self.connection, [front.lane for front in fronts], count)
         for front in fronts:
             front.known, front.ready = True, ready[front.lane.id]
             front.whole = len(front.ready) < count
-        heap[:] = [(front.bound, lane_id, front) for _, lane_id, front in heap]
-        heapq.heapify(heap)
+        self.fronts += fronts

@@ -75,6 +75,18 @@ def clock(engine_name: str) -> ColumnElement[int]:
     return literal_column(f"({_NOW[engine_name]})", BigInteger())
 
 
+def among(engine_name: str, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """Return ``column IN values`` with one parameter, whatever their number, so that one statement serves all.
+
+    Parameters:
+        name: of the parameter; its value comes from ``Database.many``.
+    """
+    if engine_name == "postgresql":
+        kind = postgresql.TEXT() if isinstance(column.type, Text) else BigInteger()
+        return column == func.any(bindparam(name, type_=postgresql.ARRAY(kind)))
+    return column.in_(select(func.json_each(bindparam(name, type_=Text())).table_valued("value").c.value))
+
+
 class TryAgain(Exception):
     """Raised inside ``write`` by work that lost a race; the transaction is rolled back and run again."""
 
@@ -195,12 +207,9 @@ class Database:
         """The database's clock as an SQL expression, in microseconds."""
         return clock(self.engine_name)
 
-    def among(self, column: ColumnElement[Any], values: Collection[Any]) -> ColumnElement[bool]:
-        """Return ``column IN values`` with one parameter, whatever their number: one statement to parse and cache."""
-        if self.engine_name == "postgresql":
-            kind = postgresql.TEXT() if isinstance(column.type, Text) else BigInteger()
-            return column == func.any(bindparam(None, list(values), postgresql.ARRAY(kind)))
-        return column.in_(select(func.json_each(json.dumps(list(values))).table_valued("value").c.value))
+    def many(self, values: Collection[Any]) -> Any:
+        """Return values as the one parameter that ``among`` takes."""
+        return list(values) if self.engine_name == "postgresql" else json.dumps(list(values))
 
     def insert(self, table: Any) -> Any:
         """Return an INSERT that knows ON CONFLICT, which both engines spell alike."""

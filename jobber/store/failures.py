@@ -13,15 +13,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from jobber.errors import JobberError, StateUnavailable
 
-#: PostgreSQL: serialization failure, deadlock, lock_timeout. Nothing was written: doing it all again is right.
+#: PostgreSQL: serialization failure, deadlock, lock_timeout, and a transaction that idled so long that the server ended
+#: it. Nothing was written: doing it all again is right.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+_CONFLICTS = frozenset({"40001", "40P01", "55P03", "25P03"})
 #: Tables that are not there: nobody migrated yet.
 _UNDEFINED_TABLE = "42P01"
 #: Classes that say that the server cannot serve now: connection, resources, operator intervention, system; and a
-#: statement against a server that became read-only, or a transaction that it gave up on.
+#: statement against a server that became read-only.
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "58")
-_UNAVAILABLE = frozenset({"25006", "25P03", "28000", "28P01", "3D000"})
+_UNAVAILABLE = frozenset({"25006", "28000", "28P01", "3D000"})
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Connection,
+    Select,
     and_,
     bindparam,
     case,
@@ -27,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from jobber.store.engine import Database, TryAgain
+from jobber.store.engine import Database, TryAgain, among
 from jobber.store.gates import Gate, GateKind, Gates, Passing, Usage, touching
 from jobber.store.schema import EMPTY, jobs, lanes, running
 
@@ -72,6 +74,16 @@ class Lane:
 def key_of(job: Passing, *, suspect: bool = False) -> LaneKey:
     """Return the key of the lane that a job belongs to."""
     return LaneKey(job.queue, job.task, job.db, suspect)
+
+
+_WAKE = (
+    update(lanes)
+    .where(lanes.c.id == bindparam("lane"))
+    .values(
+        head=case((lanes.c.head > bindparam("ready"), bindparam("ready")), else_=lanes.c.head),
+        version=lanes.c.version + 1,
+    )
+)
 
 
 class LaneBook:
@@ -124,12 +136,12 @@ class LaneBook:
         Raises:
             TryAgain: a lane was deleted meanwhile.
         """
-        for lane, ord_ in sorted(heads.items()):
-            lower = case((lanes.c.head > ord_, ord_), else_=lanes.c.head)
-            statement = update(lanes).where(lanes.c.id == lane).values(head=lower, version=lanes.c.version + 1)
-            if connection.execute(statement).rowcount != 1:
-                self._ids.clear()
-                raise TryAgain
+        if not heads:
+            return
+        rows = [{"lane": lane, "ready": ord_} for lane, ord_ in sorted(heads.items())]
+        if connection.execute(_WAKE, rows if len(rows) > 1 else rows[0]).rowcount != len(rows):
+            self._ids.clear()
+            raise TryAgain
 
     def drop_idle(self, connection: Connection) -> int:
         """Delete the lanes that no live job belongs to; return how many."""
@@ -154,27 +166,35 @@ def survey(
     databases: Collection[str] | None = None,
 ) -> list[Lane]:
     """Return in one statement the lanes that are not empty, paused or unserved, and all in which something runs."""
+    served = {"queue": queues, "task": tasks, "db": databases}
+    shut = {kind: names for kind in GateKind if (names := gates.paused(kind))}
+    statement = _survey(database.engine_name, tuple(name for name in served if served[name] is not None), tuple(shut))
+    parameters = {
+        "worker": worker,
+        **{name: database.many(names) for name, names in served.items() if names is not None},
+        **{f"shut_{kind.value}": database.many(names) for kind, names in shut.items()},
+    }
+    return [Lane(*row) for row in connection.execute(statement, parameters).all()]
+
+
+@lru_cache(maxsize=64)
+def _survey(engine_name: str, served: tuple[str, ...], shut: tuple[GateKind, ...]) -> Select[Any]:
+    """Return the statement of ``survey``; building it costs more than running it."""
     counts = (
         select(
             running.c.lane,
             func.count().label("running"),
-            func.sum(case((running.c.worker == worker, 1), else_=0)).label("mine"),
+            func.sum(case((running.c.worker == bindparam("worker"), 1), else_=0)).label("mine"),
         )
         .group_by(running.c.lane)
         .subquery()
     )
-    served = [lanes.c.head < EMPTY]
-    for column, names, kind in (
-        (lanes.c.queue, queues, GateKind.QUEUE),
-        (lanes.c.task, tasks, GateKind.TASK),
-        (lanes.c.db, databases, GateKind.DATABASE),
-    ):
-        if names is not None:
-            served.append(database.among(column, names))
-        if paused := gates.paused(kind):
-            served.append(~database.among(column, paused))
-    is_open = and_(*served)
-    statement = (
+    is_open = and_(
+        lanes.c.head < EMPTY,
+        *(among(engine_name, lanes.c[name], name) for name in served),
+        *(~among(engine_name, lanes.c[_COLUMNS[kind]], f"shut_{kind.value}") for kind in shut),
+    )
+    return (
         select(
             *(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.suspect, lanes.c.head, lanes.c.version),
             func.coalesce(counts.c.running, 0),
@@ -184,7 +204,9 @@ def survey(
         .select_from(lanes.outerjoin(counts, counts.c.lane == lanes.c.id))
         .where(or_(is_open, counts.c.running.is_not(None)))
     )
-    return [Lane(*row) for row in connection.execute(statement)]
+
+
+_COLUMNS = {GateKind.QUEUE: "queue", GateKind.TASK: "task", GateKind.DATABASE: "db"}
 
 
 def usage_of(gates: Gates, found: Iterable[Lane]) -> Usage:
@@ -243,6 +265,6 @@ def read(database: Database, connection: Connection, wanted: Sequence[Lane], cou
             ready.sort()
     else:
         for lane in wanted:
-            rows = connection.execute(_READ_ONE, {"lane": lane.id, "head": lane.head, "count": count})
+            rows = connection.execute(_READ_ONE, {"lane": lane.id, "head": lane.head, "count": count}).all()
             found[lane.id] = [Ready(*row) for row in rows]
     return found

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from jobber.errors import UnknownJob
 from jobber.jobs import Job, JobState, Micros
-from jobber.store.engine import Database
+from jobber.store.engine import Database, among
 from jobber.store.gates import GateBook, Hold
 from jobber.store.lanes import open_queues, survey, usage_of
 from jobber.store.records import job_of
@@ -78,8 +78,9 @@ class Reader:
         """Return which of these IDs have a live job; one query for all."""
         if not job_ids:
             return set()
-        statement = select(jobs.c.job_id).where(self._database.among(jobs.c.job_id, job_ids))
-        return self._database.read(lambda connection: set(connection.execute(statement).scalars()))
+        statement = select(jobs.c.job_id).where(among(self._database.engine_name, jobs.c.job_id, "ids"))
+        wanted = {"ids": self._database.many(job_ids)}
+        return self._database.read(lambda connection: set(connection.execute(statement, wanted).scalars()))
 
     def pending(self, queue: str, *, limit: int) -> list[Job]:
         """Return the waiting jobs of a queue as they will run: the ready ones in order, then the delayed ones by time.

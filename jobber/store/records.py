@@ -59,6 +59,43 @@ def values_of(new: NewJob, run: int, now: Micros) -> dict[str, Any]:
     }
 
 
+def job_as_submitted(new: NewJob, run: int, now: Micros) -> Job:
+    """Return a new run as reading it back would, without reading it back."""
+    return Job(
+        run=run,
+        job_id=new.job_id,
+        task=new.task,
+        queue=new.queue,
+        db=new.db,
+        results=new.results,
+        table=new.table,
+        args=new.args,
+        priority=new.priority,
+        retries=new.retries,
+        ttl=new.ttl,
+        timeout=new.timeout,
+        eta=new.eta,
+        tags=dict(new.tags),
+        state=JobState.PENDING,
+        attempt=0,
+        failures=0,
+        rescues=0,
+        cancel_requested=False,
+        worker="",
+        phase="",
+        rows_so_far=0,
+        bytes_so_far=0,
+        rows=None,
+        columns=(),
+        error="",
+        error_code="",
+        created_at=now,
+        started_at=None,
+        finished_at=None,
+        expires_at=None,
+    )
+
+
 def job_of(row: Mapping[str, Any] | RowMapping, *, phase: str = "") -> Job:
     """Return the job that a row with the columns of a run describes.
 

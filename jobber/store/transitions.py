@@ -7,14 +7,27 @@ decides, everybody later is fenced off. docs/job-lifecycle.md draws the states.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, insert, literal, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Insert,
+    Row,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from jobber.columns import Column
 from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
-from jobber.store.engine import Database
+from jobber.store.engine import Database, clock
 from jobber.store.gates import GateBook
 from jobber.store.lanes import LaneBook, key_of, open_queues
 from jobber.store.reading import Reader
@@ -136,23 +149,19 @@ class Transitions:
 
     def _release(self, connection: Connection, job: Job) -> Row[Any] | None:
         """Give up the slots of an attempt; None if it holds none any more. Returns lane and cancel_requested."""
-        mine = and_(running.c.run == job.run, running.c.attempt == job.attempt)
-        statement = delete(running).where(mine).returning(running.c.lane, running.c.rows, running.c.bytes)
-        gone = connection.execute(statement).one_or_none()
+        attempt = {"of_run": job.run, "of_attempt": job.attempt}
+        gone = connection.execute(_LEAVE, attempt).one_or_none()
         if gone is None:
             return None
         # Locks the job before it is looked at: a cancel that comes now waits, and finds what became of it.
-        progress = {"rows_so_far": gone.rows, "bytes_so_far": gone.bytes}
-        statement_ = update(jobs).where(jobs.c.run == job.run).values(progress)
-        return connection.execute(statement_.returning(jobs.c.lane, jobs.c.cancel_requested)).one()
+        return connection.execute(_NOTE, {"of_run": job.run, "moved": gone.rows, "size": gone.bytes}).one()
 
     def _finish(self, connection: Connection, job: Job, state: JobState, outcome: Outcome) -> None:
         """Move a run to the history."""
-        now = self._database.now
-        values = {**outcome, "state": state.value, "finished_at": now}
+        values = {**outcome, "state": state.value}
         if state is JobState.SUCCESS and job.ttl:
-            values["expires_at"] = now + job.ttl * 1_000_000
-        move(connection, job.run, values)
+            values["lifetime"] = job.ttl * 1_000_000
+        move(self._database, connection, job.run, values)
 
     def _set_ready(self, connection: Connection, job: Job, values: Outcome, lane: int) -> None:
         ord_ = order(job.priority, job.run)
@@ -219,11 +228,11 @@ class Transitions:
             if found.state == JobState.STARTED.value:
                 connection.execute(update(jobs).where(jobs.c.run == found.run).values(cancel_requested=True))
             else:
-                now = self._database.now
                 move(
+                    self._database,
                     connection,
                     found.run,
-                    {"state": JobState.CANCELLED.value, "cancel_requested": True, "finished_at": now},
+                    {"state": JobState.CANCELLED.value, "cancel_requested": True},
                 )
             run: int = found.run
             return run
@@ -265,13 +274,40 @@ def _put_back_values(job: Job, state: JobState, how: str) -> dict[str, Any]:
     return {"state": state.value, "ended_attempt": job.attempt, "ended_as": how}
 
 
-def move(connection: Connection, run: int, values: Mapping[str, Any]) -> None:
-    """Move a live run to the history with some columns changed."""
-    kept = [jobs.c[name] if name not in values else _value(values[name]) for name in RUN_COLUMNS]
-    source = select(*kept).where(jobs.c.run == run)
-    connection.execute(insert(finished_jobs).from_select(list(RUN_COLUMNS), source))
-    connection.execute(delete(jobs).where(jobs.c.run == run))
+def move(database: Database, connection: Connection, run: int, values: Mapping[str, Any]) -> None:
+    """Move a live run to the history, finished now, with some columns changed.
+
+    Parameters:
+        values: by column name; ``lifetime`` (microseconds) sets when the result expires.
+    """
+    parameters = {"of_run": run, **{f"new_{name}": value for name, value in values.items()}}
+    connection.execute(_copy(database.engine_name, frozenset(values)), parameters)
+    connection.execute(_REMOVE, {"of_run": run})
 
 
-def _value(value: Any) -> Any:
-    return literal(value) if isinstance(value, (str, int, bool)) else value
+@lru_cache(maxsize=64)
+def _copy(engine_name: str, changed: frozenset[str]) -> Insert:
+    """Return the statement that copies a run to the history with the columns in ``changed`` set."""
+    now = clock(engine_name)
+    values: dict[str, ColumnElement[Any]] = {
+        name: bindparam(f"new_{name}", type_=jobs.c[name].type) for name in changed if name != "lifetime"
+    }
+    values["finished_at"] = now
+    if "lifetime" in changed:
+        values["expires_at"] = now + bindparam("new_lifetime", type_=BigInteger())
+    source = select(*(values.get(name, jobs.c[name]) for name in RUN_COLUMNS)).where(jobs.c.run == bindparam("of_run"))
+    return insert(finished_jobs).from_select(list(RUN_COLUMNS), source)
+
+
+_REMOVE = delete(jobs).where(jobs.c.run == bindparam("of_run"))
+_LEAVE = (
+    delete(running)
+    .where(running.c.run == bindparam("of_run"), running.c.attempt == bindparam("of_attempt"))
+    .returning(running.c.rows, running.c.bytes)
+)
+_NOTE = (
+    update(jobs)
+    .where(jobs.c.run == bindparam("of_run"))
+    .values(rows_so_far=bindparam("moved"), bytes_so_far=bindparam("size"))
+    .returning(jobs.c.lane, jobs.c.cancel_requested)
+)

@@ -12,7 +12,7 @@ from typing import Any
 
 from flask import Flask
 from jsonschema import Draft202012Validator
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 
@@ -91,14 +91,10 @@ class Http:
         Draft202012Validator({**schema, "components": self.spec["components"]}).validate(answer.envelope)
 
 
-class _KeepAlive(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-
 @contextmanager
 def serving(app: Flask) -> Iterator[str]:
     """Serve an application on a free port of loopback; gives its URL."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_KeepAlive)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

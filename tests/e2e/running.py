@@ -26,7 +26,9 @@ class Running:
         queries: text of each task file by name.
     """
 
-    def __init__(self, folder: Path, config: str, queries: dict[str, str], *flags: str, worker_only: bool = False) -> None:
+    def __init__(
+        self, folder: Path, config: str, queries: dict[str, str], *flags: str, worker_only: bool = False
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -87,7 +89,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def jobber(folder: Path, config: str, queries: dict[str, str], *flags: str, worker_only: bool = False) -> Iterator[Running]:
+def jobber(
+    folder: Path, config: str, queries: dict[str, str], *flags: str, worker_only: bool = False
+) -> Iterator[Running]:
     """Run jobber while the body runs; it must stop cleanly."""
     running = Running(folder, config, queries, *flags, worker_only=worker_only)
     try:

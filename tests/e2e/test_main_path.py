@@ -56,7 +56,13 @@ def test_the_seeds_curl_lines_answer_as_it_shows(running: Running) -> None:
     posted = curl(running, url, *header, "-X", "POST", "--data", body)
 
     assert posted["status"] == "success"
-    shown = {"job_id": "myjob", "task_name": "get_profit_entries_by_date", "queue": "default", "eta": None, "retries": 0}
+    shown = {
+        "job_id": "myjob",
+        "task_name": "get_profit_entries_by_date",
+        "queue": "default",
+        "eta": None,
+        "retries": 0,
+    }
     assert shown.items() <= posted["data"].items()  # type: ignore[attr-defined]
     running.client.wait("myjob", timeout=20)
     status = curl(running, f"{base}/jobs/myjob")["data"]

@@ -69,7 +69,9 @@ class PostgresLab:
         return backend
 
     def connect(self, **options: Any) -> psycopg.Connection[tuple[Any, ...]]:
-        return psycopg.connect(self.server.dsn("postgres"), options=f"-csearch_path={self.schema}", autocommit=True, **options)
+        return psycopg.connect(
+            self.server.dsn("postgres"), options=f"-csearch_path={self.schema}", autocommit=True, **options
+        )
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with self.connect() as connection:
@@ -79,7 +81,9 @@ class PostgresLab:
     ledger = query
 
     def tables(self) -> set[str]:
-        rows = self.query("SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'")
+        rows = self.query(
+            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'"
+        )
         return {name for (name,) in rows} - {"jobber_ledger"}
 
     def make_stranger(self, table: str) -> None:
@@ -133,9 +137,11 @@ def postgres_lab(server: Postgres, **settings: Any) -> Iterator[PostgresLab]:
     backend = open_results(chosen)
     assert isinstance(backend, PostgresResults)
     lab = PostgresLab(server, schema, chosen, backend, [backend])
-    yield lab
-    for opened in lab.opened:
-        opened.close()
+    try:
+        yield lab
+    finally:
+        for opened in lab.opened:
+            opened.close()
 
 
 def sqlite_lab(folder: Path, **settings: Any) -> Iterator[SqliteLab]:
@@ -143,9 +149,11 @@ def sqlite_lab(folder: Path, **settings: Any) -> Iterator[SqliteLab]:
     backend = open_results(chosen)
     assert isinstance(backend, SqliteResults)
     lab = SqliteLab(chosen, backend, folder, [backend])
-    yield lab
-    for opened in lab.opened:
-        opened.close()
+    try:
+        yield lab
+    finally:
+        for opened in lab.opened:
+            opened.close()
 
 
 @pytest.fixture(params=["postgresql", "postgresql-unlogged", "sqlite"])

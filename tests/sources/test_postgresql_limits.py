@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import psycopg
 import pytest
@@ -15,7 +15,7 @@ from jobber.cancellation import Cancellation
 from jobber.config import DatabaseSettings
 from jobber.errors import AttemptError, Cancelled, QueryFailed, SourceUnavailable, TimedOut, ValueNotRepresentable
 from jobber.sources import open_source
-from jobber.sources.base import Shape, Source
+from jobber.sources.base import Query, RowStream, Shape, Source
 from jobber.sqltext import Statement, parse
 from tests.servers import Postgres, free_port, wait_until
 from tests.sources.reading import BOTH, DECODED, query, read
@@ -31,11 +31,7 @@ def watch(postgres: Postgres, database: str) -> Iterator[Callable[[str], list[tu
 
 
 def running(watch: Callable[[str], list[tuple[object, ...]]], marker: str) -> bool:
-    return bool(
-        watch(
-            f"SELECT 1 FROM pg_stat_activity WHERE query LIKE '%{marker}%' AND state = 'active' AND pid <> pg_backend_pid()"
-        )
-    )
+    return bool(watch(f"SELECT 1 FROM pg_stat_activity WHERE query LIKE '/* {marker}%' AND state = 'active'"))
 
 
 def unparsed(sql: str) -> Statement:
@@ -53,7 +49,8 @@ def ledger(postgres: Postgres, database: str) -> None:
         CREATE TABLE ledger (n int);
         INSERT INTO ledger VALUES (1);
         CREATE SEQUENCE numbers;
-        CREATE FUNCTION writes() RETURNS int LANGUAGE plpgsql AS $$ BEGIN INSERT INTO ledger VALUES (2); RETURN 1; END $$;
+        CREATE FUNCTION writes() RETURNS int LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO ledger VALUES (2); RETURN 1; END $$;
         CREATE FUNCTION unlocks() RETURNS int LANGUAGE plpgsql AS
             $$ BEGIN SET transaction_read_only = off; INSERT INTO ledger VALUES (2); RETURN 1; END $$;
         CREATE PROCEDURE commits(INOUT a int) LANGUAGE plpgsql AS
@@ -112,20 +109,23 @@ WRITES = [
 def test_nothing_is_written(
     pg: Source, accepts: frozenset[Shape], watch: Callable[[str], list[tuple[object, ...]]], sql: str
 ) -> None:
-    from jobber.sources.base import Query
-
     def state() -> list[tuple[object, ...]]:
         return watch(
-            "SELECT (SELECT array_agg(n) FROM ledger), (SELECT last_value FROM numbers), (SELECT is_called FROM numbers), "
-            "(SELECT count(*) FROM pg_class WHERE relname = 'stolen'), (SELECT count(*) FROM pg_largeobject_metadata)"
+            "SELECT (SELECT array_agg(n) FROM ledger), (SELECT last_value FROM numbers), "
+            "(SELECT is_called FROM numbers), (SELECT count(*) FROM pg_class WHERE relname = 'stolen'), "
+            "(SELECT count(*) FROM pg_largeobject_metadata)"
         )
 
     before = state()
-    with pytest.raises(QueryFailed) as failed:
-        with pg.read(Query(unparsed(sql), []), accepts, timeout=5, cancellation=Cancellation()) as stream:
-            for _ in stream.chunks() if stream.shape is Shape.ENCODED else stream.batches():
-                pass
-    assert not failed.value.retryable
+    reading = pg.read(Query(unparsed(sql), []), accepts, timeout=5, cancellation=Cancellation())
+    if "SELECT lo_" in sql:
+        # PostgreSQL refuses these from version 16 on; before, the rollback takes them back.
+        with suppress(QueryFailed):
+            drain(reading)
+    else:
+        with pytest.raises(QueryFailed) as failed:
+            drain(reading)
+        assert not failed.value.retryable
     assert state() == before
 
 
@@ -195,20 +195,39 @@ def pulled_when(condition: Callable[[], object]) -> Iterator[tuple[Cancellation,
         thread.join()
 
 
-def consume(source: Source, sql: str, accepts: frozenset[Shape], cancellation: Cancellation, timeout: float = 0) -> int:
-    with source.read(query(source, sql), accepts, timeout=timeout, cancellation=cancellation) as stream:
-        parts = stream.chunks() if stream.shape is Shape.ENCODED else stream.batches()
-        return sum(part.rows if hasattr(part, "rows") else len(part) for part in parts)
+def consume(
+    source: Source,
+    sql: str,
+    accepts: frozenset[Shape],
+    cancellation: Cancellation,
+    timeout: float = 0,
+    *,
+    label: str = "",
+) -> int:
+    return drain(source.read(query(source, sql, label=label), accepts, timeout=timeout, cancellation=cancellation))
+
+
+def parts_of(stream: RowStream) -> Iterator[int]:
+    """Count the rows of each chunk or batch."""
+    if stream.shape is Shape.ENCODED:
+        yield from (chunk.rows for chunk in stream.chunks())
+    else:
+        yield from (len(batch) for batch in stream.batches())
+
+
+def drain(reading: AbstractContextManager[RowStream]) -> int:
+    with reading as stream:
+        return sum(parts_of(stream))
 
 
 @pytest.mark.parametrize(
     "sql",
     [
-        "SELECT pg_sleep(60) /* {marker} */",  # before the first row
-        "SELECT g, CASE WHEN g > 9000 THEN pg_sleep(60) END FROM generate_series(1, 10000) g /* {marker} */",
-        "SELECT count(*) /* {marker} */ FROM generate_series(1, 100000) a, generate_series(1, 100000) b",  # computing
-        "SELECT generate_series(1, 100000000000), repeat('x', 1000) /* {marker} */",  # sending
-        "EXPLAIN (ANALYZE) SELECT pg_sleep(60) /* {marker} */",
+        "SELECT pg_sleep(60)",  # before the first row
+        "SELECT g, CASE WHEN g > 9000 THEN pg_sleep(60) END FROM generate_series(1, 10000) g",
+        "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b",  # computing
+        "SELECT generate_series(1, 100000000000), repeat('x', 1000)",  # sending
+        "EXPLAIN (ANALYZE) SELECT pg_sleep(60)",
     ],
 )
 def test_a_cancelled_query_is_gone_at_once(
@@ -216,7 +235,7 @@ def test_a_cancelled_query_is_gone_at_once(
 ) -> None:
     marker = f"marker-{time.monotonic_ns()}"
     with pulled_when(lambda: running(watch, marker)) as (cancellation, at), pytest.raises(Cancelled):
-        consume(pg, sql.format(marker=marker), accepts, cancellation)
+        consume(pg, sql, accepts, cancellation, label=marker)
     assert time.monotonic() - at[0] < GONE_WITHIN
     wait_until(lambda: not running(watch, marker), timeout=at[0] + GONE_WITHIN - time.monotonic())
 
@@ -225,16 +244,17 @@ def test_a_query_whose_rows_nobody_takes_is_cancelled_all_the_same(
     pg: Source, accepts: frozenset[Shape], watch: Callable[[str], list[tuple[object, ...]]]
 ) -> None:
     marker = f"marker-{time.monotonic_ns()}"
-    sql = f"SELECT generate_series(1, 100000000000), repeat('x', 1000) /* {marker} */"
+    sql = "SELECT generate_series(1, 100000000000), repeat('x', 1000)"
     cancellation = Cancellation()
-    with pytest.raises(Cancelled), pg.read(query(pg, sql), accepts, timeout=0, cancellation=cancellation) as stream:
-        parts = iter(stream.chunks() if stream.shape is Shape.ENCODED else stream.batches())
+    with pg.read(query(pg, sql, label=marker), accepts, timeout=0, cancellation=cancellation) as stream:
+        parts = parts_of(stream)
         next(parts)
         wait_until(lambda: running(watch, marker))
         time.sleep(0.2)  # the server fills the socket and waits for room
         cancellation.pull(Cancelled("somebody cancelled the job"))
         began = time.monotonic()
-        next(parts)
+        with pytest.raises(Cancelled):
+            next(parts)
     assert time.monotonic() - began < GONE_WITHIN
     wait_until(lambda: not running(watch, marker), timeout=GONE_WITHIN)
 
@@ -243,9 +263,9 @@ def test_leaving_early_ends_the_query(
     pg: Source, accepts: frozenset[Shape], watch: Callable[[str], list[tuple[object, ...]]]
 ) -> None:
     marker = f"marker-{time.monotonic_ns()}"
-    sql = f"SELECT generate_series(1, 100000000000) /* {marker} */"
-    with pg.read(query(pg, sql), accepts, timeout=0, cancellation=Cancellation()) as stream:
-        next(iter(stream.chunks() if stream.shape is Shape.ENCODED else stream.batches()))
+    sql = "SELECT generate_series(1, 100000000000)"
+    with pg.read(query(pg, sql, label=marker), accepts, timeout=0, cancellation=Cancellation()) as stream:
+        next(parts_of(stream))
     wait_until(lambda: not running(watch, marker), timeout=GONE_WITHIN)
     assert read(pg, "SELECT 1", accepts=accepts).rows == [(1,)]
 
@@ -260,9 +280,9 @@ def test_a_token_pulled_before_keeps_the_query_from_running(pg: Source, accepts:
 def test_a_cancel_at_any_moment_holds_and_never_hits_the_next_query(pg: Source, accepts: frozenset[Shape]) -> None:
     # The delays sweep over connecting, BEGIN, Describe and the start of the query: a cancel request that overtakes
     # the query is lost on the server, and one that lingers would hit the next user of a pooled connection.
-    for delay in range(40):
+    for delay in range(25):
         cancellation = Cancellation()
-        timer = threading.Timer(delay * 0.0002, lambda c=cancellation: c.pull(Cancelled("stop")))
+        timer = threading.Timer(delay * 0.0003, lambda c=cancellation: c.pull(Cancelled("stop")))
         timer.start()
         began = time.monotonic()
         with pytest.raises(Cancelled):
@@ -359,14 +379,12 @@ def test_an_administrators_cancel_is_no_timeout_and_not_retried(
 
     def kill() -> None:
         wait_until(lambda: running(watch, marker))
-        watch(
-            f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%{marker}%' AND pid <> pg_backend_pid()"
-        )
+        watch(f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '/* {marker}%'")
 
     thread = threading.Thread(target=kill)
     thread.start()
     with pytest.raises(QueryFailed, match="due to user request") as failed:
-        consume(pg, f"SELECT pg_sleep(60) /* {marker} */", accepts, Cancellation(), timeout=30)
+        consume(pg, "SELECT pg_sleep(60)", accepts, Cancellation(), timeout=30, label=marker)
     thread.join()
     assert not failed.value.retryable
 
@@ -437,20 +455,28 @@ def test_the_state_of_an_error_decides_whether_it_may_pass(
     assert type(failed.value) is error
 
 
-def test_bytes_that_are_no_text_fail_with_the_columns_name(postgres: Postgres) -> None:
+def test_bytes_that_are_no_text_fail_the_query(postgres: Postgres, accepts: frozenset[Shape]) -> None:
     postgres.execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
     source = open_source(DatabaseSettings(name="x", url=postgres.url("ascii"), engine="postgresql"))
-    with pytest.raises(ValueNotRepresentable, match="column bad: the value b'caf.xe9'"):
-        read(source, r"SELECT 1 AS good, convert_from('\x636166e9', 'SQL_ASCII') AS bad")
-    source.close()
-    postgres.drop_database("ascii")
+    try:
+        with pytest.raises(QueryFailed, match='invalid byte sequence for encoding "UTF8": 0xe9') as failed:
+            read(source, r"SELECT 1 AS good, convert_from('\x636166e9', 'SQL_ASCII') AS bad", accepts=accepts)
+        assert not failed.value.retryable
+    finally:
+        source.close()
+        postgres.drop_database("ascii")
+
+
+def test_a_query_that_moves_its_own_time_zone_fails_instead_of_shifting_times(pg: Source) -> None:
+    with pytest.raises(ValueNotRepresentable, match="column later"):
+        read(pg, "SELECT set_config('TimeZone', 'Asia/Kolkata', true), 1 AS a, now() AS later")
 
 
 def test_a_database_that_is_down_shows_at_first_use_without_its_address_and_password() -> None:
     url = f"postgresql+psycopg://someone:sesame@127.0.0.1:{free_port()}/d"
     source = open_source(DatabaseSettings(name="reports", url=url, engine="postgresql", connect_timeout=2))
     for attempt in (lambda: read(source, "SELECT 1"), lambda: source.describe(parse("SELECT 1", "postgresql"))):
-        with pytest.raises(SourceUnavailable, match="the database reports cannot be reached: .*refused") as failed:
+        with pytest.raises(SourceUnavailable, match=r"the database reports cannot be reached: .*refused") as failed:
             attempt()
         assert failed.value.retryable
         assert "sesame" not in failed.value.message
@@ -471,19 +497,12 @@ def test_a_connection_killed_in_the_stream_fails_it(
 
     def kill() -> None:
         wait_until(lambda: running(watch, marker))
-        watch(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%{marker}%' AND pid <> pg_backend_pid()"
-        )
+        watch(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '/* {marker}%'")
 
     thread = threading.Thread(target=kill)
     thread.start()
     with pytest.raises(SourceUnavailable) as failed:
-        consume(
-            pg,
-            f"SELECT g, repeat('x', 100) /* {marker} */ FROM generate_series(1, 100000000) g",
-            accepts,
-            Cancellation(),
-        )
+        consume(pg, "SELECT generate_series(1, 100000000000), repeat('x', 100)", accepts, Cancellation(), label=marker)
     thread.join()
     assert failed.value.retryable
     assert read(pg, "SELECT 1", accepts=accepts).rows == [(1,)]
@@ -503,17 +522,14 @@ def test_a_server_that_dies_in_the_stream_and_comes_back(accepts: frozenset[Shap
     try:
         source = open_source(DatabaseSettings(name="x", url=server.url("postgres"), engine="postgresql"))
         sql = "SELECT generate_series(1, 100000000), repeat('x', 100)"
-        with pytest.raises(SourceUnavailable):
-            with source.read(query(source, sql), accepts, timeout=0, cancellation=Cancellation()) as stream:
-                parts = iter(stream.chunks() if stream.shape is Shape.ENCODED else stream.batches())
-                next(parts)
-                with psycopg.connect(server.dsn("postgres"), autocommit=True) as admin:
-                    admin.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name='jobber'"
-                    )
-                server.stop()
-                for _ in parts:
-                    pass
+        with source.read(query(source, sql), accepts, timeout=0, cancellation=Cancellation()) as stream:
+            parts = parts_of(stream)
+            next(parts)
+            with psycopg.connect(server.dsn("postgres"), autocommit=True) as admin:
+                admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name='jobber'")
+            server.stop()
+            with pytest.raises(SourceUnavailable):
+                sum(parts)
         with pytest.raises(SourceUnavailable):
             read(source, "SELECT 1", accepts=accepts)
         server.start()

@@ -16,13 +16,13 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from jobber.errors import JobIsLive, UnknownJob
+from jobber.errors import Fenced, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
 from jobber.store import Store, engine
 from jobber.store.claim import Claimer
 from jobber.store.gates import GateKind
 from jobber.store.lanes import LaneBook
-from tests.servers import Postgres, wait_until
+from tests.servers import wait_until
 from tests.store import crowd
 from tests.store.conftest import QUEUES, Bench, new_job
 
@@ -145,7 +145,7 @@ def test_several_that_rescue_release_or_lead_at_once_do_it_once(bench: Bench) ->
         try:
             bench.store.rescue(job, max_rescues=3)
             rescued = True
-        except Exception:
+        except Fenced:
             rescued = False
         bench.store.release_due(limit=7)
         return rescued, bench.store.lead("maintenance", f"holder{n}", lease=60)
@@ -300,9 +300,7 @@ def test_a_lock_that_is_not_to_be_had_at_once_is_tried_again(
 
 
 @pytest.mark.parametrize("act", ["submit", "claim", "succeed", "requeue", "rescue", "cancel"])
-def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(
-    bench: Bench, state_url: str, postgres: Postgres, act: str
-) -> None:
+def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(bench: Bench, state_url: str, act: str) -> None:
     job = None
     if act in ("claim", "cancel"):
         bench.submit("a", "b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,13 +34,20 @@ def own_server() -> Iterator[Postgres]:
     server.remove()
 
 
+def stop(server: Postgres, *, kill: bool = False) -> None:
+    """Stop it by a fast shutdown, which waits for no client, or like a power cut."""
+    assert server.process is not None
+    server.process.send_signal(signal.SIGINT)
+    server.stop(kill=kill)
+
+
 def test_a_stopped_server_is_unavailable_and_works_again_once_it_is_back(own_server: Postgres) -> None:
     store = Store(own_server.url(own_server.new_database()))
     store.migrate()
     bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
     job = bench.started("a")
     for kill in (False, True):
-        own_server.stop(kill=kill)
+        stop(own_server, kill=kill)
         for name, call in CALLS.items():
             with pytest.raises(StateUnavailable) as refused:
                 call(store)
@@ -57,7 +65,7 @@ def test_a_server_that_restarts_between_two_calls_is_not_noticed(own_server: Pos
     store.migrate()
     bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
     bench.submit("a")
-    own_server.stop()
+    stop(own_server)
     own_server.start()
     assert bench.ids() == ["a"]
     store.close()

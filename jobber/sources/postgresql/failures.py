@@ -19,7 +19,7 @@ _UNAVAILABLE_CLASSES = frozenset({"08", "28"})
 _UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "3D000", "25P03"})
 #: Classes of errors that the same statement on the same schema meets again.
 _FINAL_CLASSES = frozenset(
-    {"0A", "20", "21", "22", "23", "25", "26", "2B", "2F", "34", "39", "3B", "3F", "42", "44", "54"}
+    {"0A", "20", "21", "22", "23", "25", "26", "2B", "2D", "2F", "34", "39", "3B", "3F", "42", "44", "54"}
 )
 
 

@@ -27,7 +27,7 @@ CHUNK_BYTES = 256 * 1024
 #: Rows of a decoded batch: 500 are 15 % slower, 5,000 hold three times the memory for nothing.
 BATCH_ROWS = 2000
 #: Seconds: how long a wait goes without a look at the cancellation, and between two cancel requests.
-_GLANCE, _REQUEST_AGAIN = 0.1, 0.2
+_GLANCE, _REQUEST_AGAIN = 0.025, 0.2
 #: Seconds that a cancelled query has to end before the connection is closed over it.
 _PATIENCE = 1.5
 #: libpq waits for nothing here; ``Session`` does.

@@ -1,0 +1,211 @@
+"""The API over the real service: every state store, a real source and real results; what the fake cannot promise."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from jobber import execution
+from jobber.api import create_app
+from jobber.cancellation import Cancellation
+from jobber.config import (
+    AppSettings,
+    BrokerSettings,
+    DatabaseSettings,
+    ResultsSettings,
+    Settings,
+    StateSettings,
+)
+from jobber.errors import AttemptError
+from jobber.instance import Instance
+from jobber.jobs import Job
+from tests.api.http import Http
+
+QUERIES = """\
+-- name: entries_of
+-- queue: reports
+SELECT id, amount FROM entries WHERE user_id = ? ORDER BY id;
+
+-- name: between
+-- param: first integer
+-- param: last integer = 3
+SELECT id FROM entries WHERE id BETWEEN :first AND :last ORDER BY id;
+"""
+JOBS = "/tasks/entries_of/jobs"
+
+
+class Site:
+    """An instance with its API; ``work`` is what a worker does, without Celery."""
+
+    def __init__(self, state_url: str, folder: Path) -> None:
+        (folder / "sql").mkdir()
+        (folder / "sql" / "queries.sql").write_text(QUERIES)
+        with sqlite3.connect(folder / "source.db") as source:
+            source.execute("CREATE TABLE entries (id BIGINT, user_id TEXT, amount DECIMAL(20,2))")
+            source.executemany(
+                "INSERT INTO entries VALUES (?, ?, ?)", [(1, "U", "12.50"), (2, "U", "-0.01"), (3, "V", "7")]
+            )
+        source.close()
+        settings = Settings(
+            app=AppSettings(data_dir=folder),
+            broker=BrokerSettings(url="filesystem://"),
+            state=StateSettings(url=state_url),
+            databases={"main": DatabaseSettings(name="main", url=f"sqlite:///{folder}/source.db", engine="sqlite")},
+            results={"reports": ResultsSettings(name="reports", url=f"sqlite:///{folder}/results", engine="sqlite")},
+        )
+        self.instance = Instance(settings, [folder / "sql"])
+        self.instance.store.migrate()
+        self.instance.results["reports"].prepare()
+        self.http = Http(create_app(self.instance.service()))
+        self._worker = self.instance.store.register("w1", ["reports", "default", "q"], 1, lease=60)
+
+    def claim(self) -> Job:
+        """Start the next job."""
+        claim = self.instance.store.claim(
+            self._worker,
+            queues=["reports", "default", "q"],
+            tasks=self.instance.tasks().keys(),
+            databases=["main"],
+            limit=1,
+        )
+        (job,) = claim.jobs
+        return job
+
+    def work(self) -> None:
+        """Run the next job to its end."""
+        job = self.claim()
+        try:
+            outcome = execution.run(
+                job,
+                self.instance.tasks()[job.task],
+                sources=self.instance.sources,
+                results=self.instance.results,
+                timeout=30,
+                cancellation=Cancellation(),
+                progress=execution.Progress(),
+            )
+        except AttemptError as error:
+            self.instance.store.fail(job, error=error.message, code=error.code)
+        else:
+            self.instance.store.succeed(job, rows=outcome.rows, columns=outcome.columns)
+
+
+@pytest.fixture
+def site(state_url: str, tmp_path: Path) -> Iterator[Site]:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    site = Site(state_url, folder)
+    yield site
+    site.instance.close()
+
+
+def test_a_job_goes_from_submission_to_its_rows(site: Site) -> None:
+    http = site.http
+    submitted = http.post(JOBS, '{"job_id": "a", "args": ["U"], "tags": {"kind": "x"}}').data
+    assert (submitted["state"], submitted["queue"], submitted["args"]) == ("PENDING", "reports", ["U"])
+    site.work()
+    done = http.get("/jobs/a").data
+    assert (done["state"], done["count"], done["results"]) == ("SUCCESS", 2, [{"Type": "int64", "Value": 2}])
+    assert (done["tags"], done["attempt"], done["worker"]) == ({"kind": "x"}, 1, "w1")
+    assert done["run_ms"] >= 0
+    page = http.get("/jobs/a/results?limit=1")
+    assert (page.data, page.envelope["count"], page.envelope["next"]) == ([{"id": 1, "amount": Decimal("12.5")}], 2, 1)
+    assert http.get("/jobs/a/results?offset=1").data == [{"id": 2, "amount": Decimal("-0.01")}]
+
+
+def test_a_generated_id_leads_to_its_job(site: Site) -> None:
+    job_id = site.http.post(JOBS, {"args": ["U"]}).data["job_id"]
+    assert site.http.get(f"/jobs/{job_id}").data["job_id"] == job_id
+
+
+def test_a_live_id_is_refused_and_free_again_once_the_job_is_finished(site: Site) -> None:
+    http = site.http
+    http.post(JOBS, {"job_id": "a", "args": ["U"]})
+    answer = http.post(JOBS, {"job_id": "a", "args": ["V"]})
+    assert (answer.status, answer.error["job"]["args"]) == (409, ["U"])
+    assert http.post(JOBS, {"job_id": "A", "args": ["V"]}).status == 200  # compared byte for byte
+    site.work()
+    assert http.post(JOBS, {"job_id": "a", "args": ["V"]}).status == 200
+
+
+def test_a_wait_ends_when_the_job_does(site: Site) -> None:
+    site.http.post(JOBS, {"job_id": "a", "args": ["U"]})
+    worker = threading.Timer(0.1, site.work)
+    worker.start()
+    assert site.http.get("/jobs/a?wait=30").data["state"] == "SUCCESS"
+    worker.join()
+
+
+def test_arguments_keep_every_digit_through_the_store(site: Site) -> None:
+    numbers = "1.10, 12345678901234567890.123456789, 100000000000000000000000000000000000001"
+    text = f'[{numbers}, "\\u0000\\ud83d\\ude00", null, true]'
+    site.http.post(JOBS, f'{{"job_id": "a", "args": {text}}}')
+    answer = site.http.get("/jobs/a")
+    assert f'"args":{text.replace(", ", ",")}' in answer.text
+
+
+def test_a_wrong_number_of_arguments_fails_the_job_and_not_the_request(site: Site) -> None:
+    assert site.http.post(JOBS, {"job_id": "a", "args": [1, 2]}).status == 200
+    site.work()
+    job = site.http.get("/jobs/a").data
+    assert (job["state"], job["error_code"]) == ("FAILURE", "bad_arguments")
+
+
+@pytest.mark.parametrize("args", [{}, {"first": "x"}, {"first": 1, "other": 2}])
+def test_declared_parameters_are_checked_at_once(site: Site, args: dict[str, object]) -> None:
+    answer = site.http.post("/tasks/between/jobs", {"args": args})
+    assert (answer.status, answer.error["code"]) == (400, "invalid_request")
+    assert site.http.get("/jobs/queue/default").data == []
+
+
+def test_a_pending_job_says_why_it_does_not_run(site: Site) -> None:
+    site.http.post(JOBS, {"job_id": "a", "eta": "2100-01-01 00:00:00", "args": ["U"]})
+    (hold,) = site.http.get("/jobs/a").data["waiting_for"]
+    assert hold["gate"] == "start"
+    assert hold["text"]
+
+
+def test_a_queue_lists_its_jobs_as_they_will_run(site: Site) -> None:
+    for name, priority in [("low", 1), ("normal", 0), ("critical", 10)]:
+        site.http.post(JOBS, {"job_id": name, "priority": priority, "queue": "q"})
+    site.http.post(JOBS, {"job_id": "later", "eta": "2100-01-01 00:00:00", "queue": "q"})
+    listed = [item["ID"] for item in site.http.get("/jobs/queue/q").data]
+    assert listed == ["critical", "normal", "low", "later"]
+    assert [site.claim().job_id] == listed[:1]
+
+
+def test_cancelling_and_purging(site: Site) -> None:
+    http = site.http
+    http.post(JOBS, {"job_id": "a", "args": ["U"]})
+    assert http.delete("/jobs/a").data["state"] == "CANCELLED"
+    assert http.delete("/jobs/a").error["code"] == "job_is_finished"
+    assert http.get("/jobs/a/results").error["code"] == "results_not_ready"
+    http.post(JOBS, {"job_id": "a", "args": ["U"]})
+    site.work()
+    assert http.delete("/jobs/a?purge=true").data["state"] == "SUCCESS"
+    assert http.get("/jobs/a").status == 404
+    assert http.get("/jobs/a/results").status == 404
+
+
+def test_cancelling_a_running_job_asks_it_to_stop(site: Site) -> None:
+    site.http.post(JOBS, {"job_id": "a", "args": ["U"]})
+    site.claim()
+    data = site.http.delete("/jobs/a").data
+    assert (data["state"], data["cancel_requested"]) == ("STARTED", True)
+
+
+def test_an_unreachable_state_database_is_503(site: Site) -> None:
+    away = replace(site.instance.settings, state=StateSettings(url="postgresql+psycopg://postgres@127.0.0.1:1/none"))
+    instance = Instance(away, site.instance.directories)
+    http = Http(create_app(instance.service()))
+    for answer in (http.get("/jobs/a"), http.post(JOBS, {}), http.delete("/jobs/a"), http.get("/jobs/queue/q")):
+        assert (answer.status, answer.error["code"]) == (503, "state_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert http.get("/tasks").status == 200
+    instance.close()
