@@ -57,10 +57,10 @@ clean: ## Remove everything that can be made again, the virtual environment incl
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info jobber-data/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# -- what the targets above need --------------------------------------------------------------------------------------
-
-servers:
+servers: ## Install the servers that the tests need, where that is possible; "make test" does it
 	@PYTHON="$(PYTHON)" scripts/test-servers
+
+# -- what the targets above need --------------------------------------------------------------------------------------
 
 $(VENV)/bin/pip:
 	@scripts/make-venv "$(PYTHON)" $(VENV)

@@ -143,7 +143,7 @@ class _Parser:
             if token.kind is Kind.SEMICOLON:
                 semicolon = semicolon or token
                 continue
-            if False:
+            if semicolon is not None and self.start is not None:
                 raise self._error("a task is one statement, but another begins after the semicolon", token.start)
             if self.start is None:
                 if semicolon is not None:

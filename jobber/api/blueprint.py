@@ -61,9 +61,8 @@ class RequestParser(FlaskParser):
         messages: dict[str, Any]
         (messages,) = error.messages_dict.values()  # webargs puts them under the name of the location
         problems = {name: _problem(name, texts, schema) for name, texts in messages.items()}
-        name = next(iter(problems))
-        details: dict[str, Any] = {"field": name, "fields": problems}
-        if nearest := _nearest(name, schema):
+        details: dict[str, Any] = {"field": next(iter(problems)), "fields": problems}
+        if nearest := next(filter(None, (_nearest(name, schema) for name in problems)), None):
             details["nearest"] = nearest
         raise InvalidRequest("; ".join(f"{field}: {problem}" for field, problem in problems.items()), **details)
 

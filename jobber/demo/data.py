@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 #: Entries that the demo makes unless told otherwise.
-DEFAULT_ROWS = 250_000
+DEFAULT_ROWS = 200_000
 MIN_ROWS, MAX_ROWS = 1_000, 10_000_000
 
 SELLERS, PRODUCTS, CUSTOMERS = 400, 3_000, 20_000

@@ -22,6 +22,7 @@ from jobber.columns import Column
 from jobber.config import DatabaseSettings
 from jobber.errors import AttemptError, ConfigError, QueryFailed, SourceUnavailable, TimedOut
 from jobber.jobs import Scalar
+from jobber.sources import duckdb
 from jobber.sources.base import Query, RowStream, Shape
 from jobber.sources.inference import Inference, InferredRows
 from jobber.sqltext import Statement
@@ -54,9 +55,13 @@ class GenericSource:
                 "the database's driver in jobber's environment"
             ) from error
 
-    def describe(self, statement: Statement) -> Sequence[Column] | None:  # noqa: ARG002
-        """Return None: there is no way to prepare a statement that all drivers share."""
-        return None
+    def describe(self, statement: Statement) -> Sequence[Column] | None:
+        """Return the columns that DuckDB describes; None elsewhere: drivers share no way to prepare a statement."""
+        if self.engine != "duckdb" or not duckdb.describable(statement.sql):
+            return None
+        limit = _Limit(0)
+        with self._connected(Cancellation(), limit) as connection, self._translated(limit):
+            return duckdb.columns_of(_execute(connection, "DESCRIBE ", statement, [None] * statement.count).fetchall())
 
     @contextmanager
     def read(
@@ -84,8 +89,17 @@ class GenericSource:
                 with guarded():
                     return [tuple(row) for row in result.cursor.fetchmany(BATCH_ROWS)]
 
+            comment = _comment(query.label)
+            if self.engine == "duckdb" and duckdb.describable(query.statement.sql):
+                with guarded():
+                    described = _execute(connection, "DESCRIBE ", query.statement, values).fetchall()
+                    result = _execute(
+                        connection, comment, query.statement, values, lambda sql: duckdb.lossless(sql, described)
+                    )
+                yield duckdb.DuckDbRows(duckdb.columns_of(described), fetch)
+                return
             with guarded():
-                result = _execute(connection, query, values)
+                result = _execute(connection, comment, query.statement, values)
             if not result.returns_rows or result.cursor is None:
                 raise QueryFailed(f"{self.name}: the statement returns no columns; a task must read", retryable=False)
             inference = Inference([field[0] for field in result.cursor.description], [], columns)
@@ -193,17 +207,28 @@ class _Interrupter:
             over.wait(_AGAIN)
 
 
-def _execute(connection: Connection, query: Query, values: Sequence[Scalar]) -> CursorResult[Any]:
-    """Run the query with each parameter bound by name, as SQLAlchemy renders it for the driver."""
-    # text() takes every colon with a word after it for a parameter, unless it is escaped.
-    sql = query.statement.render(
-        lambda i: f":jobber_{i}", lambda text: text.replace("\\:", "\\\\:").replace(":", "\\:")
-    )
+def _execute(
+    connection: Connection,
+    before: str,
+    statement: Statement,
+    values: Sequence[Scalar],
+    wrapped: Callable[[str], str] = str,
+) -> CursorResult[Any]:
+    """Run the statement with each parameter bound by name, as SQLAlchemy renders it for the driver.
+
+    Parameters:
+        before: SQL to put in front of it.
+        wrapped: puts the statement into another one; neither may hold a colon.
+    """
+    # text() takes a colon with a word after it for a parameter, unless it is escaped.
+    sql = statement.render(lambda i: f":jobber_{i}", lambda text: text.replace(":", "\\:"))
     named = {f"jobber_{i}": value for i, value in enumerate(values)}
-    label = f"/* {''.join(c if c.isalnum() or c in '=_-., @' else '_' for c in query.label)} */ " if query.label else ""
-    return connection.execution_options(stream_results=True, max_row_buffer=BATCH_ROWS).execute(
-        sa.text(label + sql), named
-    )
+    streaming = connection.execution_options(stream_results=True, max_row_buffer=BATCH_ROWS)
+    return streaming.execute(sa.text(before + wrapped(sql)), named)
+
+
+def _comment(label: str) -> str:
+    return f"/* {''.join(c if c.isalnum() or c in '=_-., @' else '_' for c in label)} */ " if label else ""
 
 
 def _read_only(url: URL) -> dict[str, Any]:

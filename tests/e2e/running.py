@@ -99,7 +99,7 @@ def jobber(
         yield running
     except BaseException:
         running.kill()
-        print(running.text()[-6000:])  # noqa: T201  # pytest shows it with the failure
+        print(running.text()[-6000:])  # pytest shows it with the failure
         raise
     else:
         assert running.stop() == 0, running.text()

@@ -19,6 +19,7 @@ from jobber.results import open_results
 from jobber.results.base import ResultsBackend, ResultsWriter, Target
 from jobber.results.postgresql import PostgresResults
 from jobber.results.sqlite import SqliteResults
+from jobber.sources.base import Chunk
 from tests.servers import Postgres
 
 COLUMNS = (Column("id", Kind.INTEGER), Column("name", Kind.TEXT))
@@ -187,13 +188,28 @@ def write(
     where: Target,
     rows: Sequence[Row],
     columns: Sequence[Column] = COLUMNS,
-    before: Callable[[ResultsWriter], None] = lambda writer: None,
+    before: Callable[[ResultsWriter], None] | None = None,
 ) -> int:
     """Write and publish a result; ``before`` is called between the two."""
+    batches = [rows[start : start + 1000] for start in range(0, len(rows), 1000)]
+    return load(backend, where, *batches, *([before] if before else []), columns=columns)
+
+
+def load(
+    backend: ResultsBackend,
+    where: Target,
+    *parts: Sequence[Row] | Chunk | Callable[[ResultsWriter], object],
+    columns: Sequence[Column] = COLUMNS,
+) -> int:
+    """Write batches and chunks, call what can be called, in the order given; then publish."""
     with backend.begin(where, columns) as writer:
-        for start in range(0, len(rows), 1000):
-            writer.write_batch(rows[start : start + 1000])
-        before(writer)
+        for part in parts:
+            if isinstance(part, Chunk):
+                writer.write_chunk(part)
+            elif callable(part):
+                part(writer)
+            else:
+                writer.write_batch(part)
         return writer.publish()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from jobber.errors import ConfigError, ResultsFailed, ResultsGone, ResultsUnavai
 from jobber.results import open_results, sqlite_ledger
 from jobber.results.sqlite import SqliteResults
 from jobber.sources.base import Chunk
-from tests.results.conftest import COLUMNS, SqliteLab, read, target, write
+from tests.results.conftest import COLUMNS, SqliteLab, load, read, target, write
 
 ONE: list[Row] = [(1, "one")]
 TWO: list[Row] = [(1, "uno"), (2, "dos")]
@@ -73,7 +74,7 @@ class Stepped:
         result = self.inner.__exit__(*error)
         die()
         return result
-sqlite_ledger.Ledger.transaction = Stepped
+sqlite_ledger.Ledger.transaction = lambda self, **options: Stepped(self, **options)
 
 backend = sqlite.SqliteResults(ResultsSettings(name="main", url=f"sqlite:///{folder}", engine="sqlite"))
 columns = [Column("id", Kind.INTEGER), Column("name", Kind.TEXT)]
@@ -130,8 +131,7 @@ def test_a_kill_at_any_point_leaves_the_old_or_the_new_result_whole_and_a_retry_
     crasher: subprocess.Popen[bytes], tmp_path: Path, rerun: bool
 ) -> None:
     outcomes = set()
-    point = 0
-    while True:
+    for point in itertools.count():
         folder = tmp_path / str(point)
         backend = backend_at(folder)
         backend.prepare()
@@ -161,7 +161,6 @@ def test_a_kill_at_any_point_leaves_the_old_or_the_new_result_whole_and_a_retry_
         backend.close()
         if status == 7:
             break
-        point += 1
     assert point > 20
     assert len(outcomes) == 2
 
@@ -170,33 +169,30 @@ def test_a_crash_between_rename_and_ledger_is_mended_by_whoever_looks_next(
     crasher: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     """The janitor, a purge and a fence must see the published file, not the ledger's older word."""
-    for number, look in enumerate(
-        [
-            lambda backend: backend.expire(),
-            lambda backend: backend.fence("results_a", 2, 1),
-            lambda backend: read(backend, 2),
-            lambda backend: backend.drop("results_a", 1),
-        ]
-    ):
-        mended = 0
-        for point in range(60):
-            folder = tmp_path / f"{number}-{point}"
-            backend = backend_at(folder)
-            backend.prepare()
-            status = crash(crasher, folder, 1, point)
-            renamed = (folder / "results_a.db").exists()
-            unsaid = backend.ledger.read("results_a")
-            if renamed and unsaid is not None and unsaid.run is None:
-                mended += 1
-                look(backend)
-                said = backend.ledger.read("results_a")
-                assert said is not None
-                assert (said.run, said.attempt, said.rows, said.staging) == (2, 1, 2, None)
-                assert read(backend, 2) == TWO
-            backend.close()
-            if status == 7:
-                break
-        assert mended >= 2
+    looks: list[Callable[[SqliteResults], object]] = [
+        lambda backend: backend.expire(),
+        lambda backend: backend.fence("results_a", 2, 1),
+        lambda backend: read(backend, 2),
+        lambda backend: backend.drop("results_a", 1),
+    ]
+    mended = 0
+    for point in itertools.count():
+        folder = tmp_path / str(point)
+        backend = backend_at(folder)
+        backend.prepare()
+        status = crash(crasher, folder, 1, point)
+        unsaid = backend.ledger.read("results_a")
+        if (folder / "results_a.db").exists() and unsaid is not None and unsaid.run is None:
+            looks[mended % len(looks)](backend)
+            mended += 1
+            said = backend.ledger.read("results_a")
+            assert said is not None
+            assert (said.run, said.attempt, said.rows, said.staging) == (2, 1, 2, None)
+            assert read(backend, 2) == TWO
+        backend.close()
+        if status == 7:
+            break
+    assert mended >= len(looks)
 
 
 # -- disks ------------------------------------------------------------------------------------------------------------
@@ -218,10 +214,7 @@ def test_a_full_disk_fails_the_attempt_and_leaves_the_old_result(small_disk: Pat
     backend = backend_at(small_disk / "results")
     write(backend, target(run=1), ONE)
     with pytest.raises(ResultsFailed, match=r"\[results.main\] refused: .*full") as caught:
-        with backend.begin(target(run=2), COLUMNS) as writer:
-            for _ in range(50):
-                writer.write_batch([(1, "x" * 100_000)])
-            writer.publish()
+        load(backend, target(run=2), *[[(1, "x" * 100_000)]] * 50)
     assert caught.value.retryable
     assert str(small_disk) not in caught.value.message
     assert read(backend, 1) == ONE
@@ -234,10 +227,13 @@ def test_a_full_disk_fails_the_attempt_and_leaves_the_old_result(small_disk: Pat
 def test_a_folder_that_became_read_only_fails_the_attempt_and_leaves_the_old_result(small_disk: Path) -> None:
     backend = backend_at(small_disk)
     write(backend, target(run=1), ONE)
+    backend.close()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(ResultsFailed, match=r"\[results.main\]") as caught:
         write(backend, target(run=2), TWO)
     assert str(small_disk) not in caught.value.message
+    backend.close()
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert read(backend, 1) == ONE
     backend.close()
 

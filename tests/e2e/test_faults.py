@@ -1,0 +1,193 @@
+"""Databases that are down, full or read-only: each a clear message, the job FAILURE, and the server up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from jobber.errors import StateUnavailable
+from tests.e2e.running import Running, jobber
+from tests.servers import Postgres, free_port, wait_until
+
+TASKS = {
+    "tasks.sql": """\
+-- name: rows
+-- db: pg
+SELECT i, repeat('x', 1000) AS filler FROM generate_series(1, $1) AS i;
+
+-- name: elsewhere
+-- db: down
+SELECT 1;
+"""
+}
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A server that the test may stop."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Running]:
+    """A jobber with a source that is down, and results databases that are read-only, full, and fine."""
+    folder = tmp_path_factory.mktemp("faults")
+    database, refusing = postgres.new_database(), postgres.new_database()
+    (folder / "in_the_way").write_text("a file where the results folder should be")
+    text = f"""
+[app]
+data_dir = "{folder}/data"
+[db.pg]
+url = "{postgres.url(database)}"
+[db.down]
+url = "postgresql://someone:s3cr3t@127.0.0.1:{free_port()}/nothing"
+[results.fine]
+url = "{postgres.url(database)}"
+[results.read_only]
+url = "{postgres.url(refusing)}"
+[results.blocked]
+url = "sqlite:///{folder}/in_the_way/results"
+"""
+    with jobber(folder, text, TASKS) as instance:
+        postgres.execute(f'ALTER DATABASE "{refusing}" SET default_transaction_read_only = on')
+        postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{refusing}'")
+        yield instance
+    postgres.drop_database(database)
+    postgres.drop_database(refusing)
+
+
+def test_a_source_that_is_down_fails_its_jobs_only(running: Running) -> None:
+    down = running.client.wait(running.client.submit("elsewhere", results="fine").job_id, timeout=40)
+    fine = running.client.wait(running.client.submit("rows", [3], results="fine").job_id, timeout=20)
+
+    assert (down.state, fine.state) == ("FAILURE", "SUCCESS")
+    assert "down" in down.error
+    assert "s3cr3t" not in down.error + running.text()
+
+
+def test_read_only_results_fail_the_job_with_the_engines_words(running: Running) -> None:
+    job = running.client.wait(running.client.submit("rows", [3], results="read_only").job_id, timeout=20)
+
+    assert job.state == "FAILURE"
+    assert "read-only transaction" in job.error
+
+
+def test_results_that_cannot_be_written_fail_the_job_and_name_the_database(running: Running) -> None:
+    job = running.client.wait(running.client.submit("rows", [3], results="blocked").job_id, timeout=20)
+
+    assert job.state == "FAILURE"
+    assert "blocked" in job.error
+
+
+def test_the_start_says_what_is_missing(running: Running) -> None:
+    assert "the database down:" in running.text()
+    assert "the results database blocked:" in running.text()
+
+
+def test_malformed_requests_are_refused_and_the_server_stays_up(running: Running) -> None:
+    pool = urllib3.PoolManager()
+    url = f"{running.url}/tasks/rows/jobs"
+    for body in ('{"args": [1', "[1, 2]", '{"args": [[1]]}', '{"eta": "tomorrow"}', '{"retries": "many"}', '{"db": 1}'):
+        answer = pool.request("POST", url, body=body.encode())
+        document = json.loads(answer.data)
+
+        assert (answer.status, document["status"], document["data"]) == (400, "error", None)
+        assert document["error"]["code"] == "invalid_request"
+    assert pool.request("GET", running.url).status == 200
+
+
+def test_while_the_state_database_is_down_the_api_says_so_and_then_recovers(
+    tmp_path: Path, postgres: Postgres, own_postgres: Postgres
+) -> None:
+    own_postgres.execute("CREATE DATABASE state")
+    source = postgres.new_database()
+    text = f"""
+[app]
+data_dir = "{tmp_path}/data"
+[job_queue.state]
+url = "{own_postgres.url("state")}"
+[db.pg]
+url = "{postgres.url(source)}"
+[db.down]
+url = "{postgres.url(source)}"
+"""
+    with jobber(tmp_path, text, TASKS) as running:
+        before = running.client.wait(running.client.submit("rows", [3]).job_id, timeout=20)
+        own_postgres.stop(kill=True)
+        with pytest.raises(StateUnavailable):
+            running.client.submit("rows", [3])
+        (own_postgres.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+        own_postgres.start()
+
+        wait_until(lambda: accepted(running), timeout=30)
+        assert running.client.job(before.job_id).state == "SUCCESS"
+        assert running.client.wait(running.client.submit("rows", [3]).job_id, timeout=30).state == "SUCCESS"
+    postgres.drop_database(source)
+
+
+def accepted(running: Running) -> bool:
+    try:
+        running.client.submit("rows", [1])
+    except StateUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("source", "results"), [("pg", "pg"), ("pg", "lite"), ("lite", "lite")])
+def test_two_million_rows_take_no_more_memory_than_ten_thousand(
+    tmp_path: Path, postgres: Postgres, source: str, results: str
+) -> None:
+    """PostgreSQL to PostgreSQL is the encoded path, the others are the general one."""
+    database = postgres.new_database()
+    url = postgres.url(database)
+    text = f"""
+[app]
+data_dir = "{tmp_path}/data"
+[db.pg]
+url = "{url}"
+[db.lite]
+url = "sqlite:///{tmp_path}/source.db"
+[results.pg]
+url = "{url}"
+unlogged = true
+[results.lite]
+url = "sqlite:///{tmp_path}/results"
+"""
+    (tmp_path / "source.db").touch()
+    tasks = {
+        "tasks.sql": """\
+-- name: pg
+-- db: pg
+SELECT i, i * 1.5 AS amount, 'some text of a usual length ' || i AS note FROM generate_series(1, $1) AS i;
+
+-- name: lite
+-- db: lite
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+SELECT i, i * 1.5 AS amount, 'some text of a usual length ' || i AS note FROM n;
+"""
+    }
+    with jobber(tmp_path, text, tasks) as running:
+        (worker,) = running.workers()
+        small = running.client.wait(running.client.submit(source, [10_000], results=results).job_id, timeout=60)
+        before = peak(worker.pid)
+        large = running.client.wait(running.client.submit(source, [2_000_000], results=results).job_id, timeout=100)
+        after = peak(worker.pid)
+
+        assert (small.count, large.count) == (10_000, 2_000_000)
+        assert after - before < 60 * 1024
+    postgres.drop_database(database)
+
+
+def peak(pid: int) -> int:
+    """Return the most memory that a process ever held, in KiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmHWM")

@@ -1,0 +1,307 @@
+"""The processes of an instance: stopping, dying, reloading, and how work spreads over them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from jobber.store import Store
+from tests.e2e.running import Running, jobber
+from tests.servers import Postgres, Redis, free_port, wait_until
+
+TASKS = {
+    "tasks.sql": """\
+-- name: nap
+SELECT pg_sleep($1);
+
+-- name: count_to
+SELECT i FROM generate_series(1, $1) AS i;
+"""
+}
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    name = postgres.new_database()
+    yield name
+    postgres.drop_database(name)
+
+
+def config(folder: Path, postgres: Postgres, database: str, broker: str = "", more: str = "") -> str:
+    """Return a config with short leases, so that deaths are noticed soon."""
+    state = f'[job_queue.state]\nurl = "{postgres.url(database)}"'
+    return f"""
+[app]
+data_dir = "{folder}/data"
+lease = 3
+heartbeat = 1
+sweep = 1
+{more}
+{state}
+{f'[job_queue.broker]{chr(10)}url = "{broker}"' if broker else ""}
+[db.pg]
+url = "{postgres.url(database)}"
+[results.main]
+url = "{postgres.url(database)}"
+"""
+
+
+@pytest.mark.parametrize("broker", ["embedded", "redis"])
+def test_an_idle_instance_stops_within_a_second(
+    tmp_path: Path, postgres: Postgres, database: str, redis_url: str, broker: str
+) -> None:
+    text = config(tmp_path, postgres, database, redis_url if broker == "redis" else "")
+    with jobber(tmp_path, text, TASKS) as running:
+        running.client.wait(running.client.submit("count_to", [1]).job_id, timeout=20)
+        began = time.monotonic()
+
+        assert running.stop() == 0
+
+        assert time.monotonic() - began < 1
+        running.process.returncode = 0
+
+
+def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        family = running.family()
+        running.process.kill()
+        running.process.wait()
+
+        wait_until(lambda: not any(alive(process) for process in family), timeout=5)
+        running.process.returncode = 0
+
+
+def alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        job = running.client.submit("nap", [4])
+        wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
+
+        (worker,) = running.workers()
+        worker.kill()
+
+        done = running.client.wait(job.job_id, timeout=40)
+        assert (done.state, done.attempt) == ("SUCCESS", 2)
+
+
+def test_sigterm_lets_a_running_job_finish(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        job = running.client.submit("nap", [2])
+        wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
+
+        assert running.stop() == 0
+
+        assert state_of(postgres, database, job.job_id) == "SUCCESS"
+        running.process.returncode = 0
+
+
+def test_a_job_that_does_not_finish_in_time_goes_back_to_its_queue(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS, "--drain-timeout", "0.5") as running:
+        job = running.client.submit("nap", [60])
+        wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
+
+        assert running.stop() == 0
+
+        assert state_of(postgres, database, job.job_id) == "PENDING"
+        assert sleeping(postgres) == 0
+        running.process.returncode = 0
+
+
+def test_a_second_signal_does_not_wait_for_running_jobs(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        job = running.client.submit("nap", [60])
+        wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        began = time.monotonic()
+
+        assert running.stop() == 0
+
+        assert time.monotonic() - began < 3
+        assert state_of(postgres, database, job.job_id) == "PENDING"
+        running.process.returncode = 0
+
+
+def state_of(postgres: Postgres, database: str, job_id: str) -> str:
+    """Return the state of a job from the store, past any server."""
+    store = Store(postgres.url(database))
+    try:
+        return store.get(job_id).state
+    finally:
+        store.close()
+
+
+def sleeping(postgres: Postgres) -> int:
+    """Return how many queries sleep in the server."""
+    with psycopg.connect(postgres.dsn("postgres")) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active' "
+            "AND pid <> pg_backend_pid()"
+        ).fetchone()
+        assert row
+        count: int = row[0]
+        return count
+
+
+def test_one_bulk_of_jobs_fills_every_slot_of_every_process(
+    tmp_path: Path, postgres: Postgres, database: str, redis_url: str
+) -> None:
+    text = config(tmp_path, postgres, database, redis_url)
+    flags = ("--worker-processes", "2", "--worker-concurrency", "3")
+    with jobber(tmp_path, text, TASKS, *flags) as running:
+        jobs = [running.client.submit("nap", [6]) for _ in range(6)]
+
+        # Well within the sweep, which would hide a wake-up that a busy process hoards.
+        wait_until(lambda: all(running.client.job(job.job_id).state == "STARTED" for job in jobs), timeout=4)
+
+
+def test_jobs_go_to_the_instance_that_serves_their_queue(
+    tmp_path: Path, postgres: Postgres, database: str, redis_url: str
+) -> None:
+    text = config(tmp_path, postgres, database, redis_url)
+    high = ("--queue-name", "high_priority", "--worker-name", "high_priority_worker", "--worker-concurrency", "30")
+    low = ("--queue-name", "low_priority", "--worker-name", "low_priority_worker", "--worker-concurrency", "5")
+    with (
+        jobber(tmp_path, text, TASKS, *high) as running,
+        jobber(tmp_path, text, TASKS, *low, worker_only=True) as worker_only,
+    ):
+        ran = {
+            queue: running.client.wait(running.client.submit("count_to", [3], queue=queue).job_id, timeout=20).worker
+            for queue in ("high_priority", "low_priority")
+        }
+
+        assert ran == {"high_priority": "high_priority_worker", "low_priority": "low_priority_worker"}
+        with pytest.raises(ConnectionRefusedError):
+            refused(worker_only.port)
+
+
+def refused(port: int) -> None:
+    import socket
+
+    socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def test_what_the_broker_loses_the_sweep_finds(
+    tmp_path: Path, postgres: Postgres, database: str, redis_server: Redis
+) -> None:
+    text = config(tmp_path, postgres, database, redis_server.url)
+    with jobber(tmp_path, text, TASKS) as running:
+        running.client.wait(running.client.submit("count_to", [1]).job_id, timeout=20)
+        redis_server.stop()
+        try:
+            job = running.client.submit("count_to", [2])
+            assert running.client.job(job.job_id).state == "PENDING"
+        finally:
+            redis_server.start()
+
+        assert running.client.wait(job.job_id, timeout=40).state == "SUCCESS"
+
+
+def test_sighup_loads_new_tasks_and_keeps_the_old_ones_when_the_new_are_bad(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        added = "-- name: added\n-- queue: new_queue\nSELECT 42 AS answer;\n"
+        (tmp_path / "sql" / "added.sql").write_text(added)
+
+        assert "reloaded" in reload(running)
+
+        done = running.client.wait(running.client.submit("added").job_id, timeout=20)
+        assert list(running.client.results(done.job_id)) == [{"answer": 42}]
+        (tmp_path / "sql" / "added.sql").write_text("-- name: added\nSELECT nonsense FROM nowhere;\n")
+
+        refusal = reload(running, status=1)
+
+        assert "added.sql" in refusal
+        assert "nowhere" in refusal
+        assert running.client.wait(running.client.submit("added").job_id, timeout=20).state == "SUCCESS"
+
+
+def reload(running: Running, status: int = 0) -> str:
+    """Run ``jobber reload`` and return what it says."""
+    done = subprocess.run([*running.command, "reload"], cwd=running.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the jobber command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobber", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_a_task_that_its_database_refuses_stops_the_start_with_file_and_line(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "bad.sql").write_text("-- name: fine\nSELECT 1;\n\n-- name: bad\nSELECT * FROM no_table;\n")
+    (tmp_path / "config.toml").write_text(config(tmp_path, postgres, database))
+
+    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql")
+
+    assert done.returncode == 1
+    assert "bad.sql:4" in done.stderr
+    assert "task bad" in done.stderr
+    assert 'relation "no_table" does not exist' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_config_mistake_names_the_nearest_key(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[db.x]\nulr = "sqlite:///x.db"\n')
+    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql")
+
+    assert done.returncode == 1
+    assert "ulr" in done.stderr
+    assert "url" in done.stderr
+
+
+def test_a_public_address_needs_a_word_of_consent(tmp_path: Path) -> None:
+    done = run(tmp_path, "--server", "0.0.0.0:6060", "--sql-directory", "sql")
+
+    assert done.returncode == 2
+    assert "--insecure" in done.stderr
+
+
+def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "tasks.sql").write_text(TASKS["tasks.sql"])
+    (tmp_path / "config.toml").write_text(config(tmp_path, postgres, database))
+
+    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", f"127.0.0.1:{postgres.port}")
+
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{postgres.port}" in done.stderr
+
+
+def test_check_reports_every_part_and_fails_when_one_does(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "tasks.sql").write_text(TASKS["tasks.sql"])
+    (tmp_path / "config.toml").write_text(config(tmp_path, postgres, database))
+    words = ("--config", "config.toml", "--sql-directory", "sql", "check")
+
+    good = run(tmp_path, *words)
+
+    assert good.returncode == 0, good.stdout
+    assert "FAIL" not in good.stdout
+    text = config(tmp_path, postgres, database).replace(f":{postgres.port}/", f":{free_port()}/", 1)
+    (tmp_path / "config.toml").write_text(text)
+    bad = run(tmp_path, *words)
+    assert bad.returncode == 1
+    assert "FAIL state" in bad.stdout
