@@ -23,10 +23,10 @@ SCHEME = "jobber-files"
 _READS, _PAUSE = 50, 0.01
 
 
-class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
+class Channel(filesystem.Channel):
     """A channel whose messages appear whole or not at all, each taken by one process."""
 
-    def _put(self, queue: str, payload: dict[str, Any], **_options: Any) -> None:
+    def _put(self, queue: str, payload: dict[str, Any], **kwargs: Any) -> None:  # noqa: ARG002  # kombu's signature
         name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{queue}.msg"
         folder = Path(self.data_folder_out)
         # Readers look for names that end in ".msg".
@@ -34,7 +34,7 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
         unfinished.write_text(json.dumps(payload))
         unfinished.rename(folder / name)
 
-    def _get(self, queue: str) -> dict[str, Any]:
+    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002  # kombu's signature
         folder, taken = Path(self.data_folder_in), Path(self.processed_folder)
         ending = f".{queue}.msg"
         for name in sorted(name for name in _names(folder) if name.partition(".")[2] == ending[1:]):
@@ -52,13 +52,13 @@ class Channel(filesystem.Channel):  # type: ignore[misc]  # kombu has no types
         """Return the bindings of an exchange; its file may be in the middle of being written."""
         for _ in range(_READS):
             try:
-                return list(super().get_table(exchange))
+                return list(super().get_table(exchange))  # type: ignore[no-untyped-call]
             except ValueError:
                 time.sleep(_PAUSE)
         return []
 
 
-class Transport(filesystem.Transport):  # type: ignore[misc]
+class Transport(filesystem.Transport):
     """kombu's filesystem transport with the channel above."""
 
     Channel = Channel

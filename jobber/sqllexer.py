@@ -186,15 +186,8 @@ def _close(sql: str, start: int, opened: re.Match[str], rules: Dialect) -> tuple
         case "bracket":
             return Kind.QUOTE, _find(sql, "]", opened.end(), start, "the [ quote")
         case _:
-            return Kind.QUOTE, _end_of_quote(sql, start, opening)
-
-
-def _end_of_quote(sql: str, start: int, quote: str) -> int:
-    """A quote ends at the next of its kind that is not doubled; backslashes mean nothing (standard SQL)."""
-    end = _find(sql, quote, start + 1, start, f"the {quote} quote")
-    while sql.startswith(quote, end):
-        end = _find(sql, quote, end + 1, start, f"the {quote} quote")
-    return end
+            # Backslashes mean nothing (standard SQL). A doubled quote reads as two quotes that touch: the same here.
+            return Kind.QUOTE, _find(sql, opening, opened.end(), start, f"the {opening} quote")
 
 
 def _end_of_escape_string(sql: str, start: int) -> int:

@@ -454,6 +454,10 @@ def test_a_file_of_the_older_programs_loads_unchanged(loading: Loading) -> None:
     assert "job_queue.state is Redis: the state of jobs goes to results.my_results instead" in settings.warnings
 
 
+def test_todays_pool_size_stands_over_the_older_key(loading: Loading) -> None:
+    assert loading(DB + "max_active = 50\npool_size = 5\n").databases["my_db"].pool_size == 5
+
+
 def test_redis_state_without_a_results_database_that_takes_it_is_refused(loading: Loading) -> None:
     [problem] = loading.problems(DB + f"[job_queue.broker]\n{_REDIS}[job_queue.state]\n{_REDIS}")
     assert problem.startswith("job_queue.state: the broker is shared over the network")

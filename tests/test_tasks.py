@@ -319,6 +319,16 @@ def test_all_mistakes_of_all_files_are_told_at_once(loading: Loading) -> None:
     assert problems[-1].endswith("a.sql:1 already")
 
 
+def test_a_wrong_tag_causes_no_second_complaint(loading: Loading) -> None:
+    [problem] = loading.problems(a="-- name: x\n-- param: a int\n-- param: b text\nSELECT $1, $2")
+    assert problem.startswith("a.sql:2: task x: param: int is not one of the types")
+
+
+def test_a_tag_given_twice_is_told_even_if_the_first_is_wrong(loading: Loading) -> None:
+    problems = loading.problems(a="-- name: x\n-- queue: a b\n-- queue: c\nSELECT 1")
+    assert problems[1].endswith("queue: is given twice")
+
+
 def test_a_directory_without_tasks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "readme").mkdir()

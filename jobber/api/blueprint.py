@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 import flask_smorest
@@ -21,6 +22,9 @@ from jobber.api.errors import statuses
 from jobber.api.fields import json_type
 from jobber.errors import InvalidRequest, JobberError
 from jobber.service import Service
+
+#: What is told of a body that is wrong all over: finding the nearest name costs some 50 µs each.
+_MOST_PROBLEMS, _LONGEST_NAME = 20, 100
 
 View = TypeVar("View", bound=Callable[..., Response])
 
@@ -60,7 +64,8 @@ class RequestParser(FlaskParser):
     ) -> NoReturn:
         messages: dict[str, Any]
         (messages,) = error.messages_dict.values()  # webargs puts them under the name of the location
-        problems = {name: _problem(name, texts, schema) for name, texts in messages.items()}
+        wrong = {name[:_LONGEST_NAME]: texts for name, texts in islice(messages.items(), _MOST_PROBLEMS)}
+        problems = {name: _problem(name, texts, schema) for name, texts in wrong.items()}
         details: dict[str, Any] = {"field": next(iter(problems)), "fields": problems}
         if nearest := next(filter(None, (_nearest(name, schema) for name in problems)), None):
             details["nearest"] = nearest
@@ -78,7 +83,7 @@ def _nearest(name: str, schema: ma.Schema) -> str | None:
     """Return the known field that an unknown one was probably meant to be."""
     if name in schema.fields:
         return None
-    return next(iter(difflib.get_close_matches(name[:100].lower(), schema.fields, n=1)), None)
+    return next(iter(difflib.get_close_matches(name.lower(), schema.fields, n=1)), None)
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]

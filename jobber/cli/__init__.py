@@ -65,7 +65,7 @@ class _Command(click.Group):
 @click.option("--new-config", is_flag=True, help="Write a commented config.toml into this folder, and exit.")
 @click.version_option(jobber.__version__, prog_name="jobber")
 @click.pass_context
-def cli(ctx: click.Context, *, new_config: bool, **flags: object) -> None:
+def cli(ctx: click.Context, /, *, new_config: bool, **flags: object) -> None:
     """A distributed job queue for SQL read queries.
 
     Without a command, serves: answers HTTP and runs jobs, until SIGTERM or Ctrl-C. SIGHUP (or `jobber reload`) loads
@@ -81,7 +81,7 @@ def cli(ctx: click.Context, *, new_config: bool, **flags: object) -> None:
 @cli.command(name="check")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @click.pass_obj
-def check_command(flags: Flags, *, as_json: bool) -> None:
+def check_command(flags: Flags, /, *, as_json: bool) -> None:
     """Check config, task files and every database, without serving.
 
     \b

@@ -36,8 +36,7 @@ class Problems:
 
     def say(self, message: str) -> None:
         """Note a problem that has no one key."""
-        if message not in self._found:
-            self._found.append(message)
+        self._found.append(message)
 
     def raise_if_any(self) -> None:
         """Raise ConfigError with every problem found so far; ``details["problems"]`` lists them."""

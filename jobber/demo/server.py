@@ -102,8 +102,13 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            self.stop()
+        except JobberError:
+            # What went wrong first says more.
+            if error is None:
+                raise
 
     def wait_ready(self) -> None:
         """Return once the server answers and its workers take jobs.

@@ -62,7 +62,7 @@ class Screen:
 
     def server(self, url: str, seconds: float) -> None:
         """Say where jobber answers."""
-        self._fact("jobber", f"{url}, ready after {seconds:.1f} s; broker, state and results are embedded")
+        self._fact("jobber", f"{url}, ready after {seconds:.1f} s; broker and state are files")
 
     @contextmanager
     def progress(self, expected: Mapping[str, int | None]) -> Iterator[Board]:

@@ -25,8 +25,8 @@ APPLICATION = 0x6A6F6272
 #: Milliseconds that a process waits for another one's change of the ledger.
 BUSY_TIMEOUT = 10_000
 
-# Names are compared as file systems may compare them; times are Julian days. "claim" and "staging" as on PostgreSQL: the
-# newest attempt that was ever registered or fenced, and its staging file while it may still publish.
+# Names are compared as file systems may compare them; times are Julian days. "claim" and "staging" as on PostgreSQL:
+# the newest attempt that was ever registered or fenced, and its staging file while it may still publish.
 _CREATE = """
 CREATE TABLE IF NOT EXISTS jobber_ledger (
     table_name TEXT PRIMARY KEY COLLATE NOCASE, job_id TEXT NOT NULL,

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import singledispatch
+from math import isfinite
 from typing import Any
 
 
@@ -22,7 +23,7 @@ def _(value: bool) -> str:
 
 @plain_text.register
 def _(value: float) -> str:
-    return repr(value)
+    return repr(value) if isfinite(value) else decimal_text(value)
 
 
 @plain_text.register(int)

@@ -224,6 +224,13 @@ def test_an_unknown_field_that_is_near_to_none_is_refused_too(http: Http) -> Non
     assert "nearest" not in answer.error
 
 
+def test_a_body_that_is_wrong_all_over_gets_a_short_answer(http: Http) -> None:
+    answer = http.post(JOBS, {"x" * 10_000: 1, **{f"field_{n}": 1 for n in range(5000)}})
+    assert answer.status == 400
+    assert len(answer.text) < 10_000
+    assert len(answer.error["fields"]) == 20
+
+
 @pytest.mark.parametrize(("args", "position"), [([1, [2]], "[1]"), ([{}], "[0]"), ({"a": 1, "b": []}, "[b]")])
 def test_a_nested_argument_is_refused_and_its_position_named(http: Http, args: object, position: str) -> None:
     answer = http.post(JOBS, {"args": args})

@@ -13,7 +13,7 @@ import pytest
 from jobber.columns import Column, Kind, Row, unique_names
 from jobber.errors import Fenced, ResultsFailed, ResultsGone, ValueNotRepresentable
 from jobber.results.base import STAGING_PREFIX, ResultsWriter
-from tests.results.conftest import COLUMNS, Lab, read, target, write
+from tests.results.conftest import COLUMNS, Lab, load, read, target, write
 
 ONE: list[Row] = [(1, "one")]
 TWO: list[Row] = [(1, "uno"), (2, "dos")]

@@ -225,10 +225,16 @@ def test_kinds_of_a_driver_without_types_come_from_the_values(plain: Source) -> 
 
 
 def test_a_late_value_asks_for_wider_columns(plain: Source) -> None:
-    sql = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 5000) SELECT CASE x WHEN 5000 THEN 0.5 ELSE x END FROM c"
-    with plain.read(query(plain, sql), DECODED, timeout=0, cancellation=Cancellation()) as stream:
-        with pytest.raises(SchemaChanged) as changed:
-            list(stream.batches())
+    sql = (
+        "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 5000) "
+        "SELECT CASE x WHEN 5000 THEN 0.5 ELSE x END FROM c"
+    )
+    asked = query(plain, sql)
+    with (
+        plain.read(asked, DECODED, timeout=0, cancellation=Cancellation()) as stream,
+        pytest.raises(SchemaChanged) as changed,
+    ):
+        list(stream.batches())
     assert [column.kind for column in changed.value.columns] == [Kind.FLOAT]
 
 

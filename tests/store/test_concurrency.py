@@ -213,8 +213,10 @@ def test_a_claim_waits_for_no_submission_and_strands_none_of_its_jobs(
     with held_open(monkeypatch, LaneBook, "wake", after=True) as (pool, inside):
         submitted = pool.submit(bench.submit, "b")
         assert inside.wait(10)
+        before = time.monotonic()
         assert bench.ids(5) == ["a"]
         assert bench.ids(5) == []
+        assert time.monotonic() - before < 4, "it waited for the lane until lock_timeout"
     submitted.result()
     assert bench.store.runnable_queues() == {"q"}
     assert bench.ids(5) == ["b"]

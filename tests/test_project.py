@@ -1,0 +1,236 @@
+"""The project's frame: make targets, pinned versions, scripts."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+CONSTRAINTS = (ROOT / "constraints.txt").read_text().splitlines()
+PINNED = {
+    canonicalize_name(line.partition("==")[0]): line.partition("==")[2]
+    for line in CONSTRAINTS
+    if not line.startswith("#")
+}
+
+
+def requirements(lines: list[str]) -> list[Requirement]:
+    return [found for line in lines if (found := Requirement(line)).name != PROJECT["name"]]
+
+
+def stub(folder: Path, name: str, script: str) -> Path:
+    """Put a program of that name into ``folder``."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        list(map(str, command)),
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+# -- make -------------------------------------------------------------------------------------------------------------
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert targets is not None
+    told = run("make", "help").stdout
+    listed = re.findall(r"^  make (\w+) +\S.+$", told, re.MULTILINE)
+    assert sorted(listed) == sorted(targets[1].split())
+    assert {"demo", "run", "test", "lint", "type", "format", "bench", "docs", "lock", "clean"} <= set(listed)
+
+
+def test_make_alone_is_make_help() -> None:
+    assert run("make").stdout == run("make", "help").stdout
+
+
+def test_ci_runs_make_test_from_the_projects_folder_and_says_that_it_is_ci(tmp_path: Path) -> None:
+    stub(tmp_path, "make", 'echo "$CI $PWD $*"')
+    done = subprocess.run(
+        [ROOT / ".ci" / "run"],
+        cwd="/",
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"1 {ROOT} test\n"
+
+
+# -- versions ---------------------------------------------------------------------------------------------------------
+
+
+def test_constraints_are_versions_and_nothing_else() -> None:
+    for line in CONSTRAINTS:
+        assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line), line
+
+
+@pytest.mark.parametrize("group", ["dependencies", *EXTRAS])
+def test_every_declared_dependency_is_pinned_to_a_version_that_it_allows(group: str) -> None:
+    declared = PROJECT["dependencies"] if group == "dependencies" else EXTRAS[group]
+    for requirement in requirements(declared):
+        pinned = PINNED.get(canonicalize_name(requirement.name))
+        assert pinned, f"{requirement.name} is not in constraints.txt; run: make lock"
+        assert requirement.specifier.contains(pinned), f"{requirement} does not allow {pinned}; run: make lock"
+
+
+def test_everything_that_a_dependency_needs_here_is_pinned_too() -> None:
+    # Of each, with the extras that are asked for; what is not installed is not needed on this machine.
+    todo = requirements([*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)])
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        requirement = todo.pop()
+        name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        assert name in PINNED, f"{name} is not in constraints.txt; run: make lock"
+        for line in importlib.metadata.requires(name) or []:
+            needed = Requirement(line)
+            if not needed.marker or any(needed.marker.evaluate({"extra": extra}) for extra in (*extras, "")):
+                todo.append(needed)
+    assert len(seen) > len(PROJECT["dependencies"])
+
+
+def test_every_package_that_jobber_imports_is_declared() -> None:
+    declared = {canonicalize_name(found.name) for found in requirements(PROJECT["dependencies"] + EXTRAS["duckdb"])}
+    distributions = importlib.metadata.packages_distributions()
+    for file in (ROOT / "jobber").rglob("*.py"):
+        for module in imported(file) - sys.stdlib_module_names - {"jobber"}:
+            names = {canonicalize_name(name) for name in distributions[module]}
+            assert names & declared, f"{file.relative_to(ROOT)} imports {module}, which pyproject.toml does not name"
+
+
+def imported(file: Path) -> set[str]:
+    """Return the top-level modules that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+# -- the virtual environment ------------------------------------------------------------------------------------------
+
+
+def test_a_missing_python_is_named(tmp_path: Path) -> None:
+    done = run("scripts/make-venv", "python9.9", tmp_path / "venv")
+    assert done.returncode == 1
+    assert "there is no python9.9 here" in done.stderr
+
+
+def test_an_old_python_is_refused_with_its_version(tmp_path: Path) -> None:
+    python = stub(tmp_path, "python3", 'case "$2" in *python_version*) echo 3.9.2;; *version_info*) exit 1;; esac')
+    done = run("scripts/make-venv", python, tmp_path / "venv")
+    assert done.returncode == 1
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert "is 3.9.2" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_python_without_ensurepip_is_told_which_package_to_install(tmp_path: Path) -> None:
+    python = stub(tmp_path, "python3", 'case "$2" in *python_version*) echo 3.11.2;; *ensurepip*) exit 1;; esac')
+    done = run("scripts/make-venv", python, tmp_path / "venv")
+    assert done.returncode == 1
+    assert "apt-get install python3-venv" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+# -- the servers for the tests ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> Path:
+    """A folder for PATH where the user is not root and no server is installed: nothing can be installed from here."""
+    for name in ("bash", "sh", "env"):
+        (tmp_path / name).symlink_to(f"/bin/{name}" if name != "env" else "/usr/bin/env")
+    stub(tmp_path, "id", "echo 1000")
+    stub(tmp_path, "python3", "exit 0")
+    stub(tmp_path, "apt-get", "echo apt-get must not be called >&2; exit 9")
+    return tmp_path
+
+
+def test_missing_servers_are_named_and_their_tests_skipped(nobody: Path) -> None:
+    done = run("scripts/test-servers", PATH=str(nobody))
+    assert done.returncode == 0
+    assert re.search(r"^not installed: .*\bredis-server\b", done.stderr)
+    assert "are skipped" in done.stderr
+
+
+def test_missing_servers_fail_ci(nobody: Path) -> None:
+    done = run("scripts/test-servers", PATH=str(nobody), CI="1")
+    assert done.returncode == 1
+    assert "redis-server" in done.stderr
+
+
+def test_nothing_is_said_of_servers_that_are_there(nobody: Path) -> None:
+    for program in ("redis-server", "postgres"):
+        stub(nobody, program, "exit 0")
+    done = run("scripts/test-servers", PATH=str(nobody), CI="1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+
+
+def check_links(folder: Path, **files: str) -> subprocess.CompletedProcess[str]:
+    for name, text in files.items():
+        (folder / f"{name}.md").write_text(text)
+    return run(sys.executable, "scripts/check_links.py", folder)
+
+
+def test_links_to_files_and_headings_that_exist_are_fine(tmp_path: Path) -> None:
+    done = check_links(
+        tmp_path,
+        a="# One, `two`!\n[x](b.md) [y](b.md#some-thing) [z](#one-two) [w](https://example.org/no#where)\n[r]: b.md\n",
+        b="## Some thing\n\n```sh\n# not a heading\n[no](link.md)\n```\nand `[no](link.md)` neither\n",
+    )
+    assert (done.returncode, done.stdout) == (0, "all links lead somewhere\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("\n[x](gone.md)", "a.md:2: gone.md: there is no such file"),
+        ("[x](b.md#nowhere)", "a.md:1: b.md#nowhere: there is no such heading"),
+        ("[x](#nowhere)", "a.md:1: #nowhere: there is no such heading"),
+        ('![x](gone.png "title")', "a.md:1: gone.png: there is no such file"),
+        ("[x][r]\n\n[r]: gone.md", "a.md:3: gone.md: there is no such file"),
+        ("[x](b.md#not-a-heading)", "a.md:1: b.md#not-a-heading: there is no such heading"),
+    ],
+)
+def test_a_broken_link_is_named_with_its_line(text: str, problem: str, tmp_path: Path) -> None:
+    done = check_links(tmp_path, a=text, b="# Some thing\n```\n# not a heading\n```\n")
+    assert done.returncode == 1
+    assert problem in done.stdout.splitlines()
+
+
+def test_the_links_of_the_project_lead_somewhere() -> None:
+    done = run(sys.executable, "scripts/check_links.py")
+    assert done.returncode == 0, done.stdout
