@@ -26,7 +26,7 @@ _READS, _PAUSE = 50, 0.01
 class Channel(filesystem.Channel):
     """A channel whose messages appear whole or not at all, each taken by one process."""
 
-    def _put(self, queue: str, payload: dict[str, Any], **kwargs: Any) -> None:  # noqa: ARG002  # kombu's signature
+    def _put(self, queue: str, payload: dict[str, Any], **kwargs: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{queue}.msg"
         folder = Path(self.data_folder_out)
         # Readers look for names that end in ".msg".

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+
+import simplejson
 
 from jobber.columns import Column
 
@@ -126,24 +127,10 @@ class Job:
 
 def encode_args(args: Args) -> str:
     """Return args as JSON text that keeps every digit of every number."""
-    return json.dumps(args, default=_number, ensure_ascii=False, separators=(",", ":"))
+    return simplejson.dumps(args, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def decode_args(text: str) -> Args:
     """Return the args that ``encode_args`` wrote."""
-    decoded: Args = json.loads(text, parse_float=Decimal, object_hook=_restore)
+    decoded: Args = json.loads(text, parse_float=Decimal)
     return decoded
-
-
-_DECIMAL_KEY = "$decimal"
-
-
-def _number(value: Any) -> dict[str, str]:
-    if isinstance(value, Decimal):
-        # json has no way to write a Decimal's digits as a bare number; a one-key object keeps them.
-        return {_DECIMAL_KEY: str(value)}
-    raise TypeError(f"{type(value).__name__} is not a JSON scalar")
-
-
-def _restore(decoded: dict[str, Any]) -> Any:
-    return Decimal(decoded[_DECIMAL_KEY]) if set(decoded) == {_DECIMAL_KEY} else decoded

@@ -112,10 +112,9 @@ class Screen:
         self._console.print("\n[bold]Timings[/]")
         self._console.print(table)
         self._console.print()
-        self._fact("summary", f"{len(outcome.jobs)} jobs on {queues} queues: {outcome.rows:,} rows in ", end="")
-        self._console.print(
-            f"{outcome.seconds:.1f} s; the largest process took {outcome.peak_memory / _MEGABYTE:.0f} MB"
-        )
+        memory = f"peak memory per process {outcome.peak_memory / _MEGABYTE:.0f} MB"
+        rows = f"{outcome.rows:,} rows in {outcome.seconds:.1f} s"
+        self._fact("summary", f"{len(outcome.jobs)} jobs on {queues} queues, {rows}; {memory}")
         self._fact("stopped", "nothing is left running, and the temporary folder is gone")
 
     def invitation(self, url: str, folder: Path, queries: Path) -> None:
@@ -133,8 +132,8 @@ class Screen:
             soft_wrap=True,
         )
 
-    def _fact(self, name: str, text: str, end: str = "\n") -> None:
-        self._console.print(f"[cyan]{name:<9}[/]{text}", end=end, soft_wrap=True)
+    def _fact(self, name: str, text: str) -> None:
+        self._console.print(f"[cyan]{name:<9}[/]{text}", soft_wrap=True)
 
 
 class Silence(Screen):

@@ -7,7 +7,7 @@ the connection string.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
@@ -64,7 +64,7 @@ def words(exc: psycopg.Error) -> str:
 
 
 def copy_error(
-    exc: psycopg.Error, name: str, staging: str, columns: Sequence[Column], pieces: Sequence[bytes]
+    exc: psycopg.Error, name: str, staging: str, columns: Sequence[Column], pieces: Iterable[tuple[int, bytes]]
 ) -> AttemptError:
     """Return jobber's error for one from ``COPY … FROM STDIN``, naming column and value where values are at fault.
 
@@ -73,7 +73,7 @@ def copy_error(
 
     Parameters:
         staging: the table that was copied into.
-        pieces: all the data of this COPY.
+        pieces: the latest data of this COPY, each with the number of lines before it.
     """
     state = exc.sqlstate or ""
     if not state.startswith("22") or state == "22P04":
@@ -92,17 +92,13 @@ def copy_error(
     return ValueNotRepresentable(f'results database "{name}" refused a value: {words(exc)}')
 
 
-def _not_text(pieces: Sequence[bytes], line: int, columns: Sequence[Column]) -> tuple[Column, str] | None:
+def _not_text(pieces: Iterable[tuple[int, bytes]], line: int, columns: Sequence[Column]) -> tuple[Column, str] | None:
     """Return the column and value of ``line`` (counted from 1) that is not UTF-8 or holds a NUL."""
-    for piece in pieces:
-        lines = piece.count(b"\n")
-        if line > lines:
-            line -= lines
-            continue
-        fields = piece.split(b"\n", line)[line - 1].split(b"\t")
-        for column, field in zip(columns, fields, strict=False):
-            text = field.decode(errors="backslashreplace")
-            if b"\0" in field or text.encode() != field:
-                return column, text
-        return None
+    for before, piece in pieces:
+        if before < line <= before + piece.count(b"\n"):
+            fields = piece.split(b"\n", line - before)[line - before - 1].split(b"\t")
+            for column, field in zip(columns, fields, strict=False):
+                text = field.decode(errors="backslashreplace")
+                if b"\0" in field or text.encode() != field:
+                    return column, text
     return None

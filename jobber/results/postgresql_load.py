@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from jobber.columns import Column, result_type
 from jobber.errors import AttemptError, ResultsFailed
 from jobber.results import postgresql_ledger as ledger
 from jobber.results.base import Target
-from jobber.results.postgresql_errors import copy_error, translated
+from jobber.results.postgresql_copy import CopyIn
+from jobber.results.postgresql_errors import translated
 
 if TYPE_CHECKING:
     from jobber.results.postgresql import PostgresResults
@@ -46,7 +46,8 @@ class Load:
         self._target = target
         self._columns = columns
         self._staging = staging
-        self._segments: list[str] = []  # names; the last one is still open while there is a timer
+        self._segments: list[str] = []
+        self._copy: CopyIn | None = None  # into the last segment, while it is open
         self._timer: threading.Timer | None = None
         self._error: AttemptError | None = None  # found by the timer
         self._lock = threading.RLock()
@@ -58,7 +59,7 @@ class Load:
         """Whether any rows were staged."""
         return bool(self._segments)
 
-    def add(self, pieces: Sequence[bytes], rows: int) -> None:
+    def add(self, piece: bytes, rows: int) -> None:
         """Append rows.
 
         Raises:
@@ -70,9 +71,9 @@ class Load:
             # One connection for all of a load: another would not notice a crash of the server in between, which empties
             # UNLOGGED tables.
             connection = self._hold()
-            if self._timer is None:
-                self._open(connection)
-            self.copy(connection, self._segments[-1], pieces, rows)
+            if self._copy is None:
+                self._copy = self._open(connection)
+            self._copy.write(piece, rows)
             self.rows += rows
 
     def finish(self) -> str:
@@ -89,6 +90,9 @@ class Load:
         """Give the connection back; what is not committed is gone."""
         with self._lock:
             self._stop_timer()
+            if self._copy is not None:
+                self._copy.abort()
+                self._copy = None
             self._connection = None
             self._held.close()
 
@@ -102,21 +106,15 @@ class Load:
         )
         return SQL("; ").join([made, *self._grants(table)])
 
-    def copy(self, connection: Connection, table: str, pieces: Sequence[bytes], rows: int) -> None:
-        """Append rows to a staging table in the transaction that made it."""
-        if not pieces:
-            return
-        cursor = connection.cursor()
-        try:
-            with cursor.copy(SQL("COPY {} FROM STDIN").format(self._backend.identifier(table))) as copy:
-                for piece in pieces:
-                    copy.write(piece)
-        except psycopg.Error as exc:
-            raise copy_error(exc, self._backend.name, table, self._columns, pieces) from exc
-        if cursor.rowcount != rows:
-            raise ResultsFailed(
-                f'results database "{self._backend.name}" stored {cursor.rowcount} rows of {rows}', retryable=False
-            )
+    def copy(self, connection: Connection, table: str) -> CopyIn:
+        """Begin to fill a staging table, in the transaction that made it."""
+        return CopyIn(
+            connection,
+            name=self._backend.name,
+            table=table,
+            identifier=self._backend.identifier(table),
+            columns=self._columns,
+        )
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -132,7 +130,7 @@ class Load:
         guard.push(lambda kind, *_: self.release() if kind else None)
         return guard
 
-    def _open(self, connection: Connection) -> None:
+    def _open(self, connection: Connection) -> CopyIn:
         segment = f"{self._staging}_{len(self._segments)}"
         # Only the publishing commit needs to reach the disk, and it takes all earlier ones along. A session that waits
         # for its source is not idle, and its timer ends the transaction anyway.
@@ -144,12 +142,15 @@ class Load:
         self._timer = threading.Timer(self._backend.segment_seconds, self._time_is_up)
         self._timer.daemon = True
         self._timer.start()
+        return self.copy(connection, segment)
 
     def _seal(self) -> None:
         """Commit the open segment, unless the attempt was overtaken."""
-        if self._timer is None:
+        if self._copy is None:
             return
         self._stop_timer()
+        self._copy.finish()
+        self._copy = None
         connection = self._hold()
         # Under the lock on the ledger's row: whoever overtakes this attempt later finds the table.
         self._check_claim(connection)

@@ -1,8 +1,7 @@
 """One attempt's rows on their way into PostgreSQL.
 
-Rows are collected until they make a burst. A result that never fills one is created, filled and published in a single
-transaction. A larger one is loaded into staging tables burst by burst, each a COPY of its own, so that no COPY stays
-open while the source thinks, and published in a transaction that finds all rows in place.
+The first megabyte is held back: a result that is no larger is created, filled and published in a single transaction.
+A larger one is loaded into staging tables while it arrives, and published in a transaction that finds all rows in place.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
     from jobber.results.postgresql import PostgresResults
     from jobber.results.postgresql_pool import Connection
 
-#: Bytes of one COPY; measured, 1 to 16 MB load equally fast, as fast as one COPY of everything.
-BURST = 4 * 1024 * 1024
+#: Bytes of a result that is held back to be published in a single transaction.
+SMALL = 1024 * 1024
 #: While an old table cannot be dropped because of a reader, new readers queue behind the attempt for this long …
 LOCK_TIMEOUT = "100ms"
 #: … and then run free for this long (seconds).
@@ -46,7 +45,7 @@ class Writer:
         self._target = target
         self._encoder = CopyText(columns)
         self._load = Load(backend, target, columns, self.staging)
-        self._pending: list[bytes] = []
+        self._pending: list[tuple[bytes, int]] = []
         self._pending_bytes = 0
         self._staged: str | None = None  # the staging table that holds all rows, committed
         self._doubtful = False  # a connection broke after rows were staged
@@ -62,11 +61,11 @@ class Writer:
             self._append(self._encoder.encode(batch), len(batch))
 
     def _append(self, data: bytes, rows: int) -> None:
-        self._pending.append(data)
+        self._pending.append((data, rows))
         self._pending_bytes += len(data)
         self.rows += rows
-        if self._pending_bytes >= BURST:
-            self._burst()
+        if self._pending_bytes >= SMALL or self._load.begun:
+            self._send()
 
     def publish(self) -> int:
         """Make the rows the job's result in one step and return their number."""
@@ -104,15 +103,16 @@ class Writer:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def _burst(self) -> None:
-        self._load.add(self._pending, self.rows - self._load.rows)
-        self._pending, self._pending_bytes = [], 0
+    def _send(self) -> None:
+        pending, self._pending = self._pending, []
+        for data, rows in pending or [(b"", 0)]:
+            self._load.add(data, rows)
 
     def _stage(self) -> None:
         """See that all rows stand in one committed staging table."""
         if self._staged is None:
             if self._pending or not self._load.begun:
-                self._burst()
+                self._send()
             self._staged = self._load.finish()
             self._load.release()
 
@@ -121,7 +121,10 @@ class Writer:
         try:
             if self._staged is None:
                 connection.execute(SQL("BEGIN; ") + self._load.create(self.staging))
-                self._load.copy(connection, self.staging, self._pending, self.rows)
+                copy = self._load.copy(connection, self.staging)
+                for data, rows in self._pending:
+                    copy.write(data, rows)
+                copy.finish()
             else:
                 connection.execute("BEGIN")
             entry = self._backend.entry(connection, self._target.table)

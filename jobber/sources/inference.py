@@ -22,6 +22,8 @@ _CANONICAL = {
     Kind.BOOLEAN: frozenset({bool, _NONE}),
     Kind.TEXT: frozenset({str, _NONE}),
 }
+#: Types of which equal values are the same value; one of them at a time, as 1 equals True.
+_REPEATABLE = (frozenset({int, _NONE}), frozenset({str, _NONE}), frozenset({bytes, _NONE}))
 
 
 @dataclass(slots=True)
@@ -53,6 +55,13 @@ class _State:
             return values if min(numbers) >= INTEGER_MIN and max(numbers) <= INTEGER_MAX else None
         column, declared = self.column, self.declared is kind
         try:
+            if any(types <= one for one in _REPEATABLE):
+                # Dates, flags and names repeat; converting each once is many times faster. Floats do not come here:
+                # 0.0 equals -0.0.
+                shown: dict[Any, Any] = {
+                    value: to_column(value, column, declared=declared) for value in set(values) if value is not None
+                }
+                return list(map(shown.get, values))
             return [None if value is None else to_column(value, column, declared=declared) for value in values]
         except Unfit:
             return None

@@ -113,6 +113,8 @@ def decimal_text(value: int | float | Decimal) -> str:
     """Return a number in plain decimal digits; of a float, the fewest that give it back."""
     if isinstance(value, int):
         return str(int(value))
+    if isinstance(value, float) and "e" not in (text := repr(value)) and isfinite(value):
+        return text
     number = value if isinstance(value, Decimal) else Decimal(repr(value))
     if number.is_finite():
         return format(number, "f")

@@ -12,6 +12,8 @@ import pytest
 
 from tests.servers import Postgres
 
+pytestmark = pytest.mark.slow
+
 #: Reads a query in a process of its own and prints the rows and the peak of resident memory.
 PROGRAM = """
 import json, sys
@@ -65,7 +67,8 @@ def test_postgresql(postgres: Postgres, shape: str) -> None:
 
 def test_sqlite(tmp_path: Path) -> None:
     (tmp_path / "a.db").touch()
-    template = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT {n}) SELECT x, x * 0.5, 'name ' || x FROM c"
+    numbers = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT {n})"
+    template = numbers + " SELECT x, x * 0.5, 'name ' || x FROM c"
     few, many = peaks("sqlite", f"sqlite:///{tmp_path}/a.db", "DECODED", template)
     assert many - few < ALLOWED
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 import pytest
 
 from jobber.jobs import Job, NewJob
 from jobber.store import Claim, Store
+from tests.servers import Postgres
 
 QUEUES = ("q", "p")
 TASKS = ("t", "u")
@@ -54,6 +56,37 @@ class Bench:
         (job,) = self.claim(worker=dying).jobs
         assert job.job_id == job_id
         return job
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres: Postgres) -> str:
+    """URL of a PostgreSQL database with jobber's tables: making one takes longer than most tests here."""
+    url = postgres.url(postgres.new_database())
+    store = Store(url)
+    store.migrate()
+    store.close()
+    return url
+
+
+@pytest.fixture
+def postgres_url(migrated_database: str) -> Iterator[str]:
+    """URL of that database, emptied after each test. What needs one without tables takes ``bare_url``."""
+    yield migrated_database
+    with psycopg.connect(migrated_database.replace("+psycopg", ""), autocommit=True) as connection:
+        for name in ("jobs", "finished_jobs", "running", "lanes", "workers", "gates", "leaders"):
+            connection.execute(f"DELETE FROM jobber_{name}")
+
+
+@pytest.fixture
+def bare_url(request: pytest.FixtureRequest, state_url: str) -> Iterator[str]:
+    """URL of a database without tables, on the engine of ``state_url``."""
+    if not state_url.startswith("postgresql"):
+        yield state_url
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    name = server.new_database()
+    yield server.url(name)
+    server.drop_database(name)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from jobber.errors import Fenced, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
-from jobber.store import Store, engine
+from jobber.store import Store, engine, failures
 from jobber.store.claim import Claimer
 from jobber.store.gates import GateKind
 from jobber.store.lanes import LaneBook
@@ -121,19 +121,28 @@ def test_of_16_that_submit_one_id_at_once_one_wins_and_the_others_learn_of_its_j
     store.close()
 
 
-def test_two_bulks_with_the_same_ids_in_opposite_order_end_in_one_of_them(store: Store) -> None:
-    ids = [f"j{n:03}" for n in range(60)]
+def test_two_bulks_with_the_same_ids_in_opposite_order_end_in_one_of_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Any] = []
+    monkeypatch.setattr(engine, "cause", lambda error: errors.append(error) or failures.cause(error))
+    barrier = threading.Barrier(2)
 
     def submit(order: list[str]) -> bool:
+        new = [new_job(job_id) for job_id in order]
+        barrier.wait(10)
         try:
-            store.submit([new_job(job_id, task=f"t{job_id}") for job_id in order])
+            store.submit(new)
         except JobIsLive:
             return False
         return True
 
     with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(submit, [ids, ids[::-1]])) == [False, True]
-    assert len(store.pending("q")) == 60
+        for n in range(5):
+            ids = [f"{n}-{i}" for i in range(500)]
+            assert sorted(pool.map(submit, [ids, ids[::-1]])) == [False, True]
+    assert len(store.pending("q", limit=9999)) == 2500
+    assert errors == [], "they deadlocked, and one was thrown out"
 
 
 def test_several_that_rescue_release_or_lead_at_once_do_it_once(bench: Bench) -> None:

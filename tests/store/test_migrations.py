@@ -33,15 +33,15 @@ def test_small_hot_tables_leave_room_in_their_pages(postgres: Postgres, postgres
     store.close()
 
 
-def test_processes_that_migrate_at_once_end_with_one_schema(state_url: str) -> None:
+def test_processes_that_migrate_at_once_end_with_one_schema(bare_url: str) -> None:
     context = multiprocessing.get_context("forkserver")
     with context.Manager() as manager:
         barrier = manager.Barrier(4)
-        processes = [crowd.start(crowd.migrate, state_url, barrier) for _ in range(4)]
+        processes = [crowd.start(crowd.migrate, bare_url, barrier) for _ in range(4)]
         for process in processes:
             process.join(60)
     assert [process.exitcode for process in processes] == [0] * 4
-    store = Store(state_url)
+    store = Store(bare_url)
     assert len(store.pending("q")) == 4
     store.close()
 
@@ -52,8 +52,8 @@ def test_migrating_again_changes_nothing(bench: Bench) -> None:
     assert bench.ids() == ["a"]
 
 
-def test_other_tables_in_the_database_are_left_alone(state_url: str) -> None:
-    store = Store(state_url)
+def test_other_tables_in_the_database_are_left_alone(bare_url: str) -> None:
+    store = Store(bare_url)
     store._database.write(lambda connection: connection.execute(text("CREATE TABLE jobs (mine int)")))
     store._database.write(lambda connection: connection.execute(text("CREATE TABLE alembic_version (mine int)")))
     store.migrate()

@@ -88,8 +88,8 @@ def test_a_locked_file_is_unavailable_until_it_is_free(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_database_without_tables_says_so(state_url: str) -> None:
-    store = Store(state_url)
+def test_a_database_without_tables_says_so(bare_url: str) -> None:
+    store = Store(bare_url)
     store.ping()
     for call in (CALLS["get"], CALLS["submit"]):
         with pytest.raises(StateUnavailable, match="no tables"):
