@@ -1,7 +1,8 @@
 """One attempt's rows on their way into PostgreSQL.
 
 The first megabyte is held back: a result that is no larger is created, filled and published in a single transaction.
-A larger one is loaded into staging tables while it arrives, and published in a transaction that finds all rows in place.
+A larger one is loaded into staging tables while it arrives, and published in a transaction that finds all of its rows
+in place.
 """
 
 from __future__ import annotations

@@ -53,18 +53,21 @@ class _State:
                 return values
             numbers = [value for value in values if value is not None] if _NONE in types else values
             return values if min(numbers) >= INTEGER_MIN and max(numbers) <= INTEGER_MAX else None
-        column, declared = self.column, self.declared is kind
         try:
-            if any(types <= one for one in _REPEATABLE):
-                # Dates, flags and names repeat; converting each once is many times faster. Floats do not come here:
-                # 0.0 equals -0.0.
-                shown: dict[Any, Any] = {
-                    value: to_column(value, column, declared=declared) for value in set(values) if value is not None
-                }
-                return list(map(shown.get, values))
-            return [None if value is None else to_column(value, column, declared=declared) for value in values]
+            return self._converted(values, types)
         except Unfit:
             return None
+
+    def _converted(self, values: Sequence[Any], types: set[type]) -> list[Any]:
+        column, declared = self.column, self.declared is self.column.kind
+        if any(types <= one for one in _REPEATABLE):
+            # Dates, flags and names repeat; converting each once is many times faster. Floats do not come here:
+            # 0.0 equals -0.0.
+            shown: dict[Any, Any] = {
+                value: to_column(value, column, declared=declared) for value in set(values) if value is not None
+            }
+            return list(map(shown.get, values))
+        return [None if value is None else to_column(value, column, declared=declared) for value in values]
 
     def widen(self, values: Sequence[Any]) -> None:
         """Make the column wide enough for ``values``."""

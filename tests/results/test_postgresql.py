@@ -408,7 +408,7 @@ def test_a_connection_that_breaks_in_the_middle_of_a_load_ends_the_attempt_and_l
     write(pg.backend, target(run=1), ONE)
     loader = pg.another()
     kill = (
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE query LIKE 'COPY %'"
         " AND application_name = 'jobber results main'"
     )
     with pytest.raises(ResultsUnavailable):
