@@ -61,6 +61,7 @@ class ResultsWriter(Protocol):
 
         Raises:
             Fenced: a newer attempt holds the table, or this one was fenced off.
+            ValueNotRepresentable: of rows that were held back until now (small results).
             ResultsFailed: the table's name is taken by something that jobber did not make, disk full, rights …
             ResultsUnavailable: the connection broke; nothing is published, or all of it is.
         """

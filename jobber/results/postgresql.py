@@ -58,7 +58,8 @@ class PostgresResults:
         self.segment_seconds = segment_seconds
         self.connections = Connections(settings)
         self._template = settings.results_table
-        self._schema: str | None = None  # known once prepared
+        self._schema = ""  # the default one, asked for when preparing
+        self._prepared = False
         self._preparing = threading.Lock()
 
     # -- the protocol -------------------------------------------------------------------------------------------------
@@ -78,6 +79,7 @@ class PostgresResults:
             while not self.exists(connection, LEDGER):
                 with suppress(*_MADE_MEANWHILE):
                     connection.execute(self.sql(ledger.CREATE))
+            self._prepared = True
 
     def table_name(self, job_id: str) -> str:
         """Return the name of the result table of ``job_id``; PostgreSQL keeps the case of quoted names."""
@@ -165,7 +167,7 @@ class PostgresResults:
 
     def identifier(self, table: str) -> Identifier:
         """Return a table's name with its schema, quoted by the driver."""
-        return Identifier(self._schema or "", table)
+        return Identifier(self._schema, table)
 
     def exists(self, connection: Connection, table: str) -> bool:
         """Say whether anything of that name stands in the schema."""
@@ -195,7 +197,7 @@ class PostgresResults:
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
-        if self._schema is None:
+        if not self._prepared:
             self.prepare()
         with self.connections.connection() as connection:
             yield connection
@@ -208,7 +210,7 @@ class PostgresResults:
 
     @contextmanager
     def _ready(self) -> Iterator[Connection]:
-        if self._schema is None:
+        if not self._prepared:
             self.prepare()
         with self._idle() as connection:
             yield connection
@@ -246,7 +248,7 @@ class PostgresResults:
             for (table,) in connection.execute(
                 "SELECT relname FROM pg_class WHERE relname >= %(from)s AND relname < %(from)s || '~' "
                 "AND relnamespace = to_regnamespace(%(schema)s)",
-                {"from": staging, "schema": Identifier(self._schema or "").as_string(connection)},
+                {"from": staging, "schema": Identifier(self._schema).as_string(connection)},
             ).fetchall():
                 steps = [SQL("BEGIN"), *_drop_now(self.identifier(table)), SQL("COMMIT")]
                 connection.execute(SQL("; ").join(steps))

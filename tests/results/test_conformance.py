@@ -369,8 +369,9 @@ def test_a_result_with_fewer_rows_than_the_ledger_says_is_gone(lab: Lab) -> None
 
 HOSTILE = [
     'quo"te', "apo'strophe", "per%cent", "%s", "%(x)s", "{brace}", "select", "from", "ключ", "名前", "new\nline",
-    "tab\t", "back\\slash", "semi;colon", " space ", "back`tick", "[bracket]", "$1", ":name", "?", "--", "/*", "é" * 31 + "x",
-    "n" * 63, "n" * 64, "ctid", "xmin", "tableoid", "_rowid_", "rowid", "oid", "", "A", "a", "colon: \"x\"", "😀",
+    "tab\t", "back\\slash", "semi;colon", " space ", "back`tick", "[bracket]", "$1", ":name", "?", "--", "/*",
+    "é" * 31 + "x", "n" * 63, "n" * 64, "ctid", "xmin", "tableoid", "_rowid_", "rowid", "oid", "", "A", "a",
+    'colon: "x"', "😀",
 ]  # fmt: skip
 
 

@@ -277,7 +277,10 @@ def test_a_lane_is_not_dropped_under_a_submission_that_is_about_to_commit(
     bench = on_postgresql
     bench.submit("a")
     bench.store.cancel("a")
-    with held_open(monkeypatch, LaneBook, "wake", after=True) as (pool, inside), ThreadPoolExecutor(1) as other:
+    with (
+        ThreadPoolExecutor(1) as other,
+        held_open(monkeypatch, LaneBook, "wake", after=True) as (pool, inside),
+    ):
         submitted = pool.submit(bench.submit, "b")
         assert inside.wait(10)
         # It sees no job in the lane, and waits for the row.
