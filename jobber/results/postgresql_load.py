@@ -52,7 +52,8 @@ class Load:
         self._error: AttemptError | None = None  # found by the timer
         self._lock = threading.RLock()
         self._held = ExitStack()
-        self._connection: Connection | None = None
+        #: The one that loads; None before, and after it broke or was given back.
+        self.connection: Connection | None = None
 
     @property
     def begun(self) -> bool:
@@ -93,7 +94,7 @@ class Load:
             if self._copy is not None:
                 self._copy.abort()
                 self._copy = None
-            self._connection = None
+            self.connection = None
             self._held.close()
 
     # -- statements that the writer of small results uses, too --------------------------------------------------------
@@ -119,9 +120,9 @@ class Load:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def _hold(self) -> Connection:
-        if self._connection is None:
-            self._connection = self._held.enter_context(self._backend.connections.connection())
-        return self._connection
+        if self.connection is None:
+            self.connection = self._held.enter_context(self._backend.connections.connection())
+        return self.connection
 
     def _guarded(self) -> ExitStack:
         """After an error the connection is gone, and with it the open segment."""

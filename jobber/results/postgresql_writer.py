@@ -8,8 +8,8 @@ in place.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -21,6 +21,7 @@ from jobber.results import postgresql_ledger as ledger
 from jobber.results.base import Target
 from jobber.results.copytext import CopyText
 from jobber.results.naming import staging_name
+from jobber.results.postgresql_errors import translated
 from jobber.results.postgresql_load import Load
 from jobber.sources.base import Chunk
 
@@ -49,7 +50,6 @@ class Writer:
         self._pending: list[tuple[bytes, int]] = []
         self._pending_bytes = 0
         self._staged: str | None = None  # the staging table that holds all rows, committed
-        self._doubtful = False  # a connection broke after rows were staged
         self._published = False
 
     def write_chunk(self, chunk: Chunk) -> None:
@@ -75,7 +75,7 @@ class Writer:
             if self._load.begun:
                 self._stage()
             try:
-                with self._backend.connections.connection() as connection:
+                with self._connection() as connection:
                     self._publish(connection)
             except psycopg.errors.LockNotAvailable as exc:
                 if time.monotonic() >= deadline:
@@ -88,7 +88,7 @@ class Writer:
                 self._stage()
                 time.sleep(LOCK_PAUSE)
             except ResultsUnavailable:
-                self._doubtful = self._staged is not None
+                self._load.release()
                 raise
             else:
                 self._published = True
@@ -115,7 +115,16 @@ class Writer:
             if self._pending or not self._load.begun:
                 self._send()
             self._staged = self._load.finish()
-            self._load.release()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """Lend the connection that loaded, if it lives: no crash of the server has come between."""
+        if self._load.connection is None:
+            with self._backend.connections.connection() as connection:
+                yield connection
+        else:
+            with translated(self._backend.name):
+                yield self._load.connection
 
     def _publish(self, connection: Connection) -> None:
         """Publish in one transaction: fill if nothing is staged, compare, swap. LockNotAvailable while it is read."""
@@ -133,7 +142,7 @@ class Writer:
                 return  # by an earlier call whose answer was lost
             if entry is None or not entry.may_publish(self._target, self.staging):
                 raise ledger.fenced(self._target)
-            if self._doubtful:
+            if self._staged is not None and connection is not self._load.connection:
                 self._check_whole(connection)
             connection.execute(self._swap(connection, replace=entry.run is not None))
         except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject) as exc:

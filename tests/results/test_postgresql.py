@@ -449,6 +449,37 @@ def test_a_server_that_crashes_in_the_middle_of_a_load_and_comes_back(unlogged: 
         server.remove()
 
 
+@pytest.mark.parametrize("unlogged", [False, True])
+def test_a_server_that_crashes_between_loading_and_publishing_publishes_all_rows_or_none(unlogged: bool) -> None:
+    """A crash empties an UNLOGGED staging table; a fresh connection alone would not notice."""
+    server = Postgres()
+    server.start()
+    try:
+        backend = PostgresResults(settings_for(server, "postgres", unlogged=unlogged), segment_seconds=0.05)
+        with backend.begin(target(), COLUMNS) as writer:
+            writer.write_batch(BULKY)
+            with psycopg.connect(server.dsn("postgres"), autocommit=True) as look:
+                staged = "SELECT 1 FROM pg_class WHERE relname LIKE 'jobber_staging%'"
+                wait_until(lambda: look.execute(staged).fetchall())
+                look.execute("CHECKPOINT")
+            server.stop(kill=True)
+            server.start()
+            with pytest.raises(ResultsUnavailable):
+                writer.publish()
+            if unlogged:
+                with pytest.raises(ResultsFailed, match="lost rows"):
+                    writer.publish()
+            else:
+                assert writer.publish() == len(BULKY)
+        if not unlogged:
+            assert read(backend) == BULKY
+        with psycopg.connect(server.dsn("postgres")) as look:
+            assert look.execute(staged).fetchall() == []
+        backend.close()
+    finally:
+        server.remove()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, postgres: Postgres) -> Iterator[Path]:
     """A file system of 8 MB that the server may write to."""

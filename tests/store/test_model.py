@@ -300,7 +300,7 @@ def test_sqlite_does_what_the_model_does(tmp_path: Path) -> None:
         yield store
         store.close()
 
-    run(make, examples=25, steps=30)
+    run(make, examples=20, steps=30)
 
 
 def test_postgresql_does_what_the_model_does(postgres: Postgres) -> None:
@@ -313,4 +313,4 @@ def test_postgresql_does_what_the_model_does(postgres: Postgres) -> None:
         store.close()
         postgres.drop_database(name)
 
-    run(make, examples=8, steps=25)
+    run(make, examples=5, steps=20)
