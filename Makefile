@@ -15,6 +15,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 BENCH_JOBS ?= 50000
+BENCH_ROWS ?= 200000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -43,9 +44,10 @@ format: $(INSTALLED_DEV) ## Format the code and fix what can be fixed mechanical
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-bench: $(INSTALLED_DEV) ## Measure claims and submissions with many jobs waiting (BENCH_JOBS=1000000)
+bench: $(INSTALLED_DEV) ## Measure claims and transfers on SQLite, in short (BENCH_JOBS=1000000 BENCH_ROWS=1000000)
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	PYTHONPATH=. $(RUN) benchmarks/claim.py --url "sqlite:///$$folder/state.db" --jobs $(BENCH_JOBS) --rounds 200
+	$(RUN) benchmarks/claim.py --url "sqlite:///$$folder/state.db" --jobs $(BENCH_JOBS) --rounds 200
+	@$(RUN) benchmarks/transfer.py --rows $(BENCH_ROWS) --rounds 1
 
 docs: ## Check that every link between the Markdown files leads somewhere
 	@$(PYTHON) scripts/check_links.py

@@ -22,7 +22,7 @@ import pytest
 from jobber import config, tasks
 from jobber.cancellation import Cancellation
 from jobber.client import Client
-from jobber.demo.data import create_shop
+from jobber.demo.data import MAX_ROWS, create_shop
 from jobber.demo.run import REPORT, steps
 from jobber.demo.server import QUERIES, write_config
 from jobber.errors import ServerUnreachable
@@ -162,6 +162,10 @@ def test_a_sample_returns_rows_for_the_args_that_its_description_shows(
     assert batches
     assert batches[0]
     assert task.description
+
+
+def test_the_largest_demo_fits_the_limit_of_its_largest_task(samples: TaskSet) -> None:
+    assert samples["export_entries"].max_rows >= MAX_ROWS
 
 
 def test_every_tag_but_cron_appears_in_the_samples() -> None:

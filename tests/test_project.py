@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -165,35 +166,115 @@ def test_a_python_without_ensurepip_is_told_which_package_to_install(tmp_path: P
 # -- the servers for the tests ----------------------------------------------------------------------------------------
 
 
+class Machine:
+    """A made-up machine: ``root`` is its file system, ``programs`` is all of its PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.programs = folder / "root", folder / "programs"
+        for path in (self.root / "usr" / "sbin", self.root / "etc" / "postgresql-common", self.programs):
+            path.mkdir(parents=True)
+        for name in ("bash", "cat", "chmod", "env", "mkdir", "rm", "rmdir", "sh", "touch"):
+            found = shutil.which(name)
+            assert found
+            (self.programs / name).symlink_to(found)
+        stub(self.programs, "python3", "exit 0")
+
+    def user(self, number: int) -> None:
+        stub(self.programs, "id", f"echo {number}")
+
+    def install(self) -> None:
+        """Put the servers in place."""
+        for program in ("redis-server", "postgres"):
+            stub(self.programs, program, "exit 0")
+
+    def apt(self, script: str) -> None:
+        """Make apt-get log its arguments, and then do what ``script`` says."""
+        stub(self.programs, "apt-get", f'echo "$*" >> {self.root}/apt.log\n{script}')
+
+    @property
+    def log(self) -> list[str]:
+        """What apt-get was asked for."""
+        path = self.root / "apt.log"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def test_servers(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run("scripts/test-servers", PATH=str(self.programs), SYSTEM_ROOT=str(self.root), **environment)
+
+
 @pytest.fixture
-def nobody(tmp_path: Path) -> Path:
-    """A folder for PATH where the user is not root and no server is installed: nothing can be installed from here."""
-    for name in ("bash", "sh", "env"):
-        (tmp_path / name).symlink_to(f"/bin/{name}" if name != "env" else "/usr/bin/env")
-    stub(tmp_path, "id", "echo 1000")
-    stub(tmp_path, "python3", "exit 0")
-    stub(tmp_path, "apt-get", "echo apt-get must not be called >&2; exit 9")
-    return tmp_path
+def machine(tmp_path: Path) -> Machine:
+    """A machine without servers, whose user is root and whose apt-get fails."""
+    machine = Machine(tmp_path)
+    machine.user(0)
+    machine.apt("exit 100")
+    return machine
 
 
-def test_missing_servers_are_named_and_their_tests_skipped(nobody: Path) -> None:
-    done = run("scripts/test-servers", PATH=str(nobody))
+def test_nothing_is_done_or_said_where_all_servers_are_there(machine: Machine) -> None:
+    machine.install()
+    done = machine.test_servers(CI="1")
+    assert (done.returncode, done.stdout, done.stderr, machine.log) == (0, "", "", [])
+
+
+def test_missing_servers_are_named_where_the_user_cannot_install_them(machine: Machine) -> None:
+    machine.user(1000)
+    done = machine.test_servers()
+    assert (done.returncode, machine.log) == (0, [])
+    assert done.stderr == "not installed: postgresql redis-server\nthe tests that need them are skipped\n"
+
+
+def test_missing_servers_fail_ci(machine: Machine) -> None:
+    machine.user(1000)
+    done = machine.test_servers(CI="1")
+    assert done.returncode == 1
+    assert "not installed: postgresql redis-server" in done.stderr
+
+
+def test_root_installs_what_is_missing_without_starting_a_service_or_making_a_cluster(machine: Machine) -> None:
+    policy = machine.root / "usr" / "sbin" / "policy-rc.d"
+    cluster = machine.root / "etc" / "postgresql-common" / "createcluster.d"
+    machine.apt(
+        f"{policy}; echo $? > {machine.root}/policy; cat {cluster}/* > {machine.root}/cluster\n"
+        f"for name in postgres redis-server; do echo > {machine.programs}/$name; "
+        f"chmod 755 {machine.programs}/$name; done"
+    )
+    done = machine.test_servers(CI="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[-2:] for line in machine.log] == [["postgresql", "redis-server"]]
+    # While apt-get ran, and afterwards.
+    assert (machine.root / "policy").read_text() == "101\n"
+    assert (machine.root / "cluster").read_text() == "create_main_cluster = false\n"
+    assert not policy.exists()
+    assert not cluster.exists()
+
+
+def test_package_lists_that_are_absent_are_fetched_first(machine: Machine) -> None:
+    ready = machine.root / "updated"
+    machine.apt(
+        f'case "$*" in update*) touch {ready};; *) [ -e {ready} ] || exit 100\n'
+        f"for name in postgres redis-server; do echo > {machine.programs}/$name; "
+        f"chmod 755 {machine.programs}/$name; done;; esac"
+    )
+    done = machine.test_servers(CI="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in machine.log] == ["install", "update", "install"]
+
+
+def test_a_policy_for_services_that_stands_already_is_left_alone(machine: Machine) -> None:
+    policy = stub(machine.root / "usr" / "sbin", "policy-rc.d", "exit 104")
+    before = policy.read_text()
+    done = machine.test_servers()
+    assert machine.log
+    assert policy.read_text() == before
     assert done.returncode == 0
-    assert re.search(r"^not installed: .*\bredis-server\b", done.stderr)
     assert "are skipped" in done.stderr
 
 
-def test_missing_servers_fail_ci(nobody: Path) -> None:
-    done = run("scripts/test-servers", PATH=str(nobody), CI="1")
+def test_an_installation_that_fails_is_an_error_in_ci_and_leaves_no_trace(machine: Machine) -> None:
+    done = machine.test_servers(CI="1")
     assert done.returncode == 1
-    assert "redis-server" in done.stderr
-
-
-def test_nothing_is_said_of_servers_that_are_there(nobody: Path) -> None:
-    for program in ("redis-server", "postgres"):
-        stub(nobody, program, "exit 0")
-    done = run("scripts/test-servers", PATH=str(nobody), CI="1")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list((machine.root / "usr" / "sbin").iterdir()) == []
+    assert not (machine.root / "etc" / "postgresql-common" / "createcluster.d").exists()
 
 
 # -- links ------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from typing import Any
 
 #: Entries that the demo makes unless told otherwise.
 DEFAULT_ROWS = 200_000
-MIN_ROWS, MAX_ROWS = 1_000, 10_000_000
+#: The most is what the task export_entries allows (max_rows).
+MIN_ROWS, MAX_ROWS = 1_000, 5_000_000
 
 SELLERS, PRODUCTS, CUSTOMERS = 400, 3_000, 20_000
 #: A sale and a commission for every order, and a refund for one order out of this many.
@@ -179,10 +180,10 @@ def _customers(chance: random.Random) -> Iterator[_Row]:
 def _sales(chance: random.Random, prices: list[tuple[int, int]], rows: int) -> Iterator[tuple[_Row, list[_Row]]]:
     """Yield orders, oldest first, each with its entries, until there are ``rows`` entries."""
     orders = rows * REFUND_EVERY // (2 * REFUND_EVERY + 1) + 1
-    step = _YEAR / orders
+    step = _YEAR.total_seconds() / orders
     made = order_id = 0
     while made < rows:
-        ordered = (_START + step * (order_id + chance.random())).replace(microsecond=0)
+        ordered = _START + timedelta(seconds=int(step * (order_id + chance.random())))
         order_id += 1
         # A few sellers sell much, most sell little: USER1 one order in twenty.
         seller = int(chance.random() ** 2 * SELLERS)
@@ -192,17 +193,16 @@ def _sales(chance: random.Random, prices: list[tuple[int, int]], rows: int) -> I
         cents = prices[product - 1][1] * quantity
         refunded = order_id % REFUND_EVERY == 0
         status = "refunded" if refunded else "shipped" if order_id < orders * 0.99 else "paid"
-        user, day, moment = f"USER{seller + 1}", ordered.date().isoformat(), ordered.isoformat(" ")
+        user, moment = f"USER{seller + 1}", ordered.isoformat(" ")
+        day = moment[:10]
         order = (order_id, user, product, customer, quantity, cents / 100, status, moment)
         entries = [
             (made + 1, user, order_id, "sale", cents / 100, day, moment),
             (made + 2, user, order_id, "commission", -(cents * 8 // 100) / 100, day, moment),
         ]
         if refunded:
-            back = ordered + timedelta(days=2 + int(chance.random() * 14))
-            entries.append(
-                (made + 3, user, order_id, "refund", -cents / 100, back.date().isoformat(), back.isoformat(" "))
-            )
+            back = (ordered + timedelta(days=2 + int(chance.random() * 14))).isoformat(" ")
+            entries.append((made + 3, user, order_id, "refund", -cents / 100, back[:10], back))
         del entries[rows - made :]
         made += len(entries)
         yield order, entries

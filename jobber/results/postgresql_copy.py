@@ -41,6 +41,7 @@ class CopyIn:
         self._cursor = connection.cursor()
         self._context = self._cursor.copy(SQL("COPY {} FROM STDIN").format(identifier))
         self._copy = self._context.__enter__()
+        self._open = True
 
     def write(self, piece: bytes, rows: int) -> None:
         """Send whole rows, while the server stores earlier ones. Raises ValueNotRepresentable or ResultsFailed."""
@@ -52,10 +53,12 @@ class CopyIn:
         try:
             self._copy.write(piece)
         except psycopg.Error as exc:
+            self.abort()
             raise self._translated(exc) from exc
 
     def finish(self) -> None:
         """End the data and see that the server stored every row. Raises as ``write``."""
+        self._open = False
         try:
             self._context.__exit__(None, None, None)
         except psycopg.Error as exc:
@@ -66,7 +69,10 @@ class CopyIn:
             )
 
     def abort(self) -> None:
-        """Tell the server to forget the rows."""
+        """Tell the server to forget the rows, if it still waits for more."""
+        if not self._open:
+            return
+        self._open = False
         error = psycopg.OperationalError("aborted")
         with suppress(psycopg.Error):
             self._context.__exit__(type(error), error, None)

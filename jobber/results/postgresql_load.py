@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL, Composable, Composed, Identifier
@@ -49,7 +49,7 @@ class Load:
         self._segments: list[str] = []
         self._copy: CopyIn | None = None  # into the last segment, while it is open
         self._timer: threading.Timer | None = None
-        self._error: AttemptError | None = None  # found by the timer
+        self._error: AttemptError | None = None  # the first
         self._lock = threading.RLock()
         self._held = ExitStack()
         #: The one that loads; None before, and after it broke or was given back.
@@ -67,8 +67,6 @@ class Load:
             ValueNotRepresentable, ResultsFailed, ResultsUnavailable, Fenced: as ``ResultsWriter.write_chunk``.
         """
         with self._lock, self._guarded():
-            if self._error is not None:
-                raise self._error
             # One connection for all of a load: another would not notice a crash of the server in between, which empties
             # UNLOGGED tables.
             connection = self._hold()
@@ -80,8 +78,6 @@ class Load:
     def finish(self) -> str:
         """Commit what was added and return the name of the one staging table that holds it all."""
         with self._lock, self._guarded():
-            if self._error is not None:
-                raise self._error
             self._seal()
             if len(self._segments) > 1:
                 self._merge(self._hold())
@@ -125,11 +121,18 @@ class Load:
         return self.connection
 
     def _guarded(self) -> ExitStack:
-        """After an error the connection is gone, and with it the open segment."""
+        """After an error the connection is gone, with it the open segment, and so every later call fails, too."""
+        if self._error is not None:
+            raise self._error
         guard = ExitStack()
+        guard.push(self._fail)
         guard.enter_context(translated(self._backend.name, locks=True))
-        guard.push(lambda kind, *_: self.release() if kind else None)
         return guard
+
+    def _fail(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is not None:
+            self._error = error if isinstance(error, AttemptError) else ResultsFailed("the load was broken off")
+            self.release()
 
     def _open(self, connection: Connection) -> CopyIn:
         segment = f"{self._staging}_{len(self._segments)}"
@@ -162,11 +165,9 @@ class Load:
         with self._lock:
             if threading.current_thread() is not self._timer:
                 return  # sealed while this waited
-            try:
-                with self._guarded():
-                    self._seal()
-            except AttemptError as exc:
-                self._error = exc
+            # The error is kept for the thread that loads.
+            with suppress(AttemptError), self._guarded():
+                self._seal()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

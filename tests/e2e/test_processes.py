@@ -14,6 +14,7 @@ import psutil
 import psycopg
 import pytest
 
+from jobber.errors import ServerUnreachable
 from jobber.store import Store
 from tests.e2e.running import Running, jobber
 from tests.servers import Postgres, Redis, free_port, wait_until
@@ -96,6 +97,25 @@ def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path, post
 
         done = running.client.wait(job.job_id, timeout=40)
         assert (done.state, done.attempt) == ("SUCCESS", 2)
+
+
+@pytest.mark.parametrize("which", ["its main process", "the one that serves"])
+def test_a_killed_api_is_replaced(tmp_path: Path, postgres: Postgres, database: str, which: str) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        main, serving = [process for process in running.family() if process.cmdline()[-1:] == ["api"]]
+
+        (main if which == "its main process" else serving).kill()
+
+        wait_until(lambda: not alive(serving), timeout=10)
+        wait_until(lambda: answers(running), timeout=20)
+        assert running.client.wait(running.client.submit("count_to", [5]).job_id, timeout=20).count == 5
+
+
+def answers(running: Running) -> bool:
+    try:
+        return bool(running.client.tasks())
+    except ServerUnreachable:
+        return False
 
 
 def test_sigterm_lets_a_running_job_finish(tmp_path: Path, postgres: Postgres, database: str) -> None:

@@ -186,6 +186,19 @@ def test_a_bad_value_deep_in_a_large_load_is_named(either: PostgresLab) -> None:
     assert either.tables() == set()
 
 
+def test_a_load_that_failed_once_cannot_go_on_without_the_lost_rows(pg: PostgresLab) -> None:
+    with pg.backend.begin(target(), COLUMNS) as writer:
+        writer.write_batch(BULKY)
+        writer.write_chunk(Chunk(b"x1\tbad\n", 1))
+        with pytest.raises(ValueNotRepresentable):
+            writer.publish()
+        with pytest.raises(ValueNotRepresentable):
+            writer.write_batch(BULKY)
+        with pytest.raises(ValueNotRepresentable):
+            writer.publish()
+    assert pg.tables() == set()
+
+
 def test_a_slow_load_keeps_no_transaction_open_and_the_order_of_its_rows(either: PostgresLab) -> None:
     backend = either.another(segment_seconds=0.05)
     rows: list[Row] = []
@@ -218,6 +231,7 @@ def test_whoever_overtakes_a_slow_load_drops_what_it_committed(pg: PostgresLab) 
 
 def test_a_staging_table_that_somebody_keeps_open_is_dropped_by_the_janitor(pg: PostgresLab) -> None:
     slow = pg.another(segment_seconds=0.05)
+    slow.give_up = lambda *_, **__: None  # type: ignore[method-assign]  # a dead process cleans up nothing
     with slow.begin(target(attempt=1), COLUMNS) as writer:
         writer.write_batch(BULKY)
         wait_until(pg.tables)

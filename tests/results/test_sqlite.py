@@ -25,6 +25,7 @@ from tests.results.conftest import COLUMNS, SqliteLab, load, read, target, write
 
 ONE: list[Row] = [(1, "one")]
 TWO: list[Row] = [(1, "uno"), (2, "dos")]
+OLD: list[Row] = [(1, "old"), (2, "older")]
 
 
 def backend_at(folder: Path) -> SqliteResults:
@@ -136,11 +137,11 @@ def test_a_kill_at_any_point_leaves_the_old_or_the_new_result_whole_and_a_retry_
         backend = backend_at(folder)
         backend.prepare()
         if rerun:
-            write(backend, target(run=1), ONE)
+            write(backend, target(run=1), OLD)
         status = crash(crasher, folder, 1, point)
         assert status in (-signal.SIGKILL, 7)
         found = []
-        for run, rows in ((1, ONE), (2, TWO)):
+        for run, rows in ((1, OLD), (2, TWO)):
             try:
                 assert read(backend, run) == rows
             except ResultsGone:
@@ -151,7 +152,7 @@ def test_a_kill_at_any_point_leaves_the_old_or_the_new_result_whole_and_a_retry_
         # Whatever stands there, an application that opens the file sees one result whole.
         if found:
             with closing(sqlite3.connect(folder / "results_a.db")) as application:
-                assert application.execute("SELECT * FROM results_a").fetchall() == (TWO if found == [2] else ONE)
+                assert application.execute("SELECT * FROM results_a").fetchall() == (TWO if found == [2] else OLD)
         write(backend, target(run=2, attempt=2), TWO)
         assert read(backend, 2) == TWO
         assert {file.name for file in folder.glob("*.db")} == {"results_a.db", "jobber_ledger.db"}
