@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 #: One row of a decoded batch, values in canonical form.
@@ -137,6 +137,12 @@ def unique_names(names: Sequence[str]) -> list[str]:
         taken.add(candidate.casefold())
         unique.append(candidate)
     return unique
+
+
+def named(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return the columns of a query under the names that they have in the result (``unique_names``)."""
+    names = unique_names([column.name for column in columns])
+    return tuple(replace(column, name=name) for column, name in zip(columns, names, strict=True))
 
 
 def shorten(name: str, digits: int, *, always: bool = False, of: str | None = None) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Timer
 
 from jobber.cancellation import Cancellation
-from jobber.columns import Column, unique_names
+from jobber.columns import Column, named
 from jobber.errors import ResultsUnavailable, SourceUnavailable, TimedOut, TooManyRows
 from jobber.jobs import Job
 from jobber.results.base import ResultsBackend, ResultsWriter, Target
@@ -58,7 +58,7 @@ def run(
     """
     source, backend = _find(job, sources, results)
     query = Query(task.statements[source.engine], job.args, label=f"task={job.task} job={job.job_id}")
-    target = Target(job.table, job.job_id, job.run, job.attempt, job.ttl)
+    target = Target(job.table, job.job_id, job.run, job.attempt, job.ttl, task.index)
     columns: Sequence[Column] | None = None
     with _time_limit(timeout, cancellation):
         while True:
@@ -66,18 +66,14 @@ def run(
             with source.read(
                 query, backend.accepts, timeout=timeout, cancellation=cancellation, columns=columns
             ) as stream:
-                named = tuple(
-                    replace(column, name=name)
-                    for column, name in zip(
-                        stream.columns, unique_names([column.name for column in stream.columns]), strict=True
-                    )
-                )
+                result = named(stream.columns)
+                task.check_columns(result)
                 try:
-                    with backend.begin(target, named) as writer:
+                    with backend.begin(target, result) as writer:
                         progress.phase = "writing"
                         _transfer(stream, writer, task.max_rows, cancellation, progress)
                         progress.phase = "publishing"
-                        return Outcome(writer.publish(), named)
+                        return Outcome(writer.publish(), result)
                 except SchemaChanged as changed:
                     columns = changed.columns
 

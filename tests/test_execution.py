@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,20 @@ from jobber import execution
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind
 from jobber.config import DatabaseSettings, ResultsSettings
-from jobber.errors import BadArguments, Cancelled, ResultsUnavailable, SourceUnavailable, TimedOut, TooManyRows
+from jobber.errors import (
+    BadArguments,
+    Cancelled,
+    QueryFailed,
+    ResultsUnavailable,
+    SourceUnavailable,
+    TimedOut,
+    TooManyRows,
+)
 from jobber.jobs import Job, JobState
 from jobber.results import open_results
 from jobber.results.base import ResultsBackend
+from jobber.results.postgresql import PostgresResults
+from jobber.results.sqlite import SqliteResults
 from jobber.sources import open_source
 from jobber.sources.base import Source
 from jobber.sqltext import parse
@@ -135,6 +146,32 @@ def test_rows_are_published_with_the_types_and_order_of_the_query(source: Source
     rows = backend.rows(attempt.table, 1, outcome.columns, offset=0, limit=10)
     assert rows == [(0, "n0"), (1, "n1"), (2, "n2")]
     assert (progress.phase, progress.rows) == ("publishing", 3)
+
+
+def test_the_index_tag_makes_an_index_on_the_published_table(source: Source, backend: ResultsBackend) -> None:
+    attempt = job(backend)
+    run(attempt, task("SELECT i, mood FROM moods WHERE i < 10", index=("i", "mood")), source, backend)
+    run(
+        replace(attempt, run=2),
+        task("SELECT i, i || hex(zeroblob(100)) AS x FROM moods", index=("x",)),
+        source,
+        backend,
+    )
+
+    assert indexes(backend, attempt.table) == 1
+
+    with pytest.raises(QueryFailed, match='column "y", but the query gives i, mood'):
+        run(replace(attempt, run=3), task("SELECT i, mood FROM moods", index=("y",)), source, backend)
+
+
+def indexes(backend: ResultsBackend, table: str) -> int:
+    """Return how many indexes a published table has, by the database's own catalogue."""
+    if isinstance(backend, SqliteResults):
+        with closing(sqlite3.connect(backend.file(table))) as connection:
+            return len(connection.execute(f'PRAGMA index_list("{table}")').fetchall())
+    assert isinstance(backend, PostgresResults)
+    with backend.connections.connection() as connection:
+        return len(connection.execute("SELECT 1 FROM pg_indexes WHERE tablename = %s", [table]).fetchall())
 
 
 def test_a_value_that_breaks_the_inferred_type_widens_it_and_starts_over(

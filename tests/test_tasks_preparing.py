@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobber.columns import Column
+from jobber.columns import Column, Kind
 from jobber.config import embedded
 from jobber.errors import QueryFailed, SourceUnavailable
 from jobber.sqltext import Statement
@@ -40,7 +40,7 @@ class SQLiteFile:
             raise QueryFailed(str(exc)) from exc
         finally:
             connection.close()
-        return None
+        return [Column("user_id", Kind.INTEGER)] if "user_id" in statement.sql else None
 
 
 class World:
@@ -88,6 +88,19 @@ def test_a_refusal_names_file_line_task_and_database_and_the_rest_goes_on(world:
     [problem] = preparation.problems
     assert problem == f"{world.folder / 't.sql'}:2: task bad on database b: no such column: nope"
     assert preparation.prepared == 2
+
+
+def test_an_index_on_a_column_that_the_query_does_not_give_is_a_problem(world: World) -> None:
+    world.database("one")
+    tasks = world.tasks(
+        "-- name: a\n-- index: user_id\nSELECT user_id FROM entries\n\n"
+        "-- name: b\n-- index: usr_id\nSELECT user_id FROM entries\n"
+    )
+
+    (problem,) = prepare(tasks.values(), world.sources()).problems
+
+    assert "task b on database one" in problem
+    assert 'the index tag names the column "usr_id", but the query gives user_id' in problem
 
 
 def test_raw_tasks_are_not_prepared(world: World) -> None:

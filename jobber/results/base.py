@@ -31,6 +31,7 @@ class Target:
         job_id: the job.
         run, attempt: (run, attempt) orders all attempts that ever write to this table; the greater one wins.
         ttl: seconds that the result lives from its publishing on, by the results database's clock; 0 is for ever.
+        index: columns of the result that get an index each, before it is published.
     """
 
     table: str
@@ -38,6 +39,7 @@ class Target:
     run: int
     attempt: int
     ttl: int
+    index: tuple[str, ...] = ()
 
 
 class ResultsWriter(Protocol):

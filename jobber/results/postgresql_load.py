@@ -81,6 +81,8 @@ class Load:
             self._seal()
             if len(self._segments) > 1:
                 self._merge(self._hold())
+            if self._target.index:
+                self._index(self._hold())
             return self._segments[0]
 
     def release(self) -> None:
@@ -102,6 +104,16 @@ class Load:
             self._kind(), self._backend.identifier(table), SQL(", ").join(columns)
         )
         return SQL("; ").join([made, *self._grants(table)])
+
+    def indexes(self, table: str) -> Composed:
+        """Return the statements that index a filled staging table as the target says."""
+        made = SQL("CREATE INDEX ON {} ({})")
+        return Composed(
+            [
+                made.format(self._backend.identifier(table), Identifier(column)) + SQL("; ")
+                for column in self._target.index
+            ]
+        )
 
     def copy(self, connection: Connection, table: str) -> CopyIn:
         """Begin to fill a staging table, in the transaction that made it."""
@@ -192,6 +204,10 @@ class Load:
         steps: list[Composable] = [*self._grants(merged), SQL("DROP TABLE {}").format(SQL(", ").join(parts))]
         connection.execute(SQL("; ").join([*steps, SQL("COMMIT")]))
         self._segments = [merged]
+
+    def _index(self, connection: Connection) -> None:
+        connection.execute("BEGIN; SET LOCAL synchronous_commit = off")
+        connection.execute(self.indexes(self._segments[0]) + SQL("COMMIT"))
 
     def _kind(self) -> SQL:
         return SQL("UNLOGGED" if self._backend.unlogged else "")

@@ -135,6 +135,8 @@ class Writer:
                 for data, rows in self._pending:
                     copy.write(data, rows)
                 copy.finish()
+                if self._target.index:
+                    connection.execute(self._load.indexes(self.staging))
             else:
                 connection.execute("BEGIN")
             entry = self._backend.entry(connection, self._target.table)

@@ -113,6 +113,9 @@ class Writer:
         """Commit the staging file and see it on the disk."""
         if self._connection is None:
             return  # by an earlier call
+        for number, column in enumerate(self._target.index, 1):
+            name = quoted(f"{self._target.table}_{number}")
+            self._connection.execute(f"CREATE INDEX {name} ON {quoted(self._target.table)} ({quoted(column)})")
         self._connection.execute("COMMIT")
         self._close_file()
         with suppress(FileNotFoundError):  # dropped by whoever overtook this attempt, as the ledger will say

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobber.columns import Column
+from jobber.errors import QueryFailed
 from jobber.jobs import Args
 from jobber.sqltext import Statement
 from jobber.tasks.params import Param, check
@@ -35,6 +37,16 @@ class Task:
     params: tuple[Param, ...] = ()
     index: tuple[str, ...] = ()  # columns to index in the result
     cron: str | None = None
+
+    def check_columns(self, columns: Sequence[Column]) -> None:
+        """Raise QueryFailed if the ``index`` tag names a column that the result does not have."""
+        names = [column.name for column in columns]
+        for wanted in self.index:
+            if wanted not in names:
+                raise QueryFailed(
+                    f'the index tag names the column "{wanted}", but the query gives {", ".join(names)}',
+                    retryable=False,
+                )
 
     def check_args(self, args: Args) -> Args:
         """Return the args of a job with every ``param`` converted to its type and defaults filled in.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from jobber.columns import named
 from jobber.errors import AttemptError, SourceUnavailable
 from jobber.sources.base import Source
 from jobber.tasks.model import Task
@@ -59,7 +60,9 @@ def _prepare_on(name: str, source: Source, tasks: Sequence[Task]) -> tuple[int, 
     problems: list[str] = []
     for task in tasks:
         try:
-            source.describe(task.statements[source.engine])
+            columns = source.describe(task.statements[source.engine])
+            if columns is not None:
+                task.check_columns(named(columns))
         except SourceUnavailable as error:
             return prepared, problems, error.message
         except AttemptError as error:
