@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,7 @@ from jobber.queueing import CANCEL, WAKE, Queueing
 from jobber.results.base import ResultsBackend
 from jobber.sources.base import Source
 from jobber.store import Progress, Store
-from jobber.tasks import TaskSet
+from jobber.tasks import Task, TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,15 @@ _BEAT = 1.0
 _LAST_GASP = 5.0
 #: The first delay before a retry and the longest, in seconds.
 _RETRY_FIRST, _RETRY_LONGEST = 1.0, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An attempt that this process runs, claimed under the worker ID that it had then."""
+
+    worker: int
+    token: Cancellation
+    progress: execution.Progress
 
 
 class Worker:
@@ -80,7 +90,8 @@ class Worker:
         self._sources = sources
         self._results = results
         self._lock = threading.Lock()
-        self._running: dict[tuple[int, int], tuple[Cancellation, execution.Progress]] = {}
+        self._held: dict[tuple[int, int], _Held] = {}  # by run and attempt
+        self._busy = 0  # threads that claim or run
         self._idle = threading.Event()
         self._idle.set()
         self._over = threading.Event()
@@ -93,11 +104,29 @@ class Worker:
 
     def work(self) -> None:
         """Claim and run jobs until there is none left for this worker; what a wake-up does."""
+        with self._lock:
+            if self._draining:
+                return
+            self._busy += 1
+            self._idle.clear()
+        try:
+            self._work()
+        finally:
+            with self._lock:
+                self._busy -= 1
+                if not self._busy:
+                    self._idle.set()
+
+    def _work(self) -> None:
         first = True
         while not self._draining:
+            tasks = self._tasks()
             try:
                 worker = self._identity()
-                tasks = self._tasks()
+            except StateUnavailable as error:
+                log.warning("cannot register: %s", error)
+                return
+            try:
                 claim = self._store.claim(
                     worker, queues=self._queues(), tasks=tasks.keys(), databases=self._sources.keys(), limit=1
                 )
@@ -105,7 +134,7 @@ class Worker:
                 log.warning("cannot claim: %s", error)
                 return
             except Fenced:
-                self._forget_identity()
+                self._forget(worker)
                 continue
             if first:
                 # Two for one: idle slots are reached in as many steps as their number has bits.
@@ -115,26 +144,21 @@ class Worker:
             if not claim.jobs:
                 return
             for job in claim.jobs:
-                self._run(job, tasks)
+                self._run(job, tasks[job.task], worker)
 
-    def _run(self, job: Job, tasks: TaskSet) -> None:
-        key = (job.run, job.attempt)
-        token, progress = Cancellation(), execution.Progress()
+    def _run(self, job: Job, task: Task, worker: int) -> None:
+        held = _Held(worker, Cancellation(), execution.Progress())
         with self._lock:
-            self._running[key] = (token, progress)
-            self._idle.clear()
+            self._held[job.run, job.attempt] = held
             if self._interrupted:
-                token.pull(Interrupted("the worker is stopping"))
+                held.token.pull(Interrupted("the worker is stopping"))
         try:
-            self._attempt(job, tasks, token, progress)
+            self._attempt(job, task, held)
         finally:
             with self._lock:
-                del self._running[key]
-                if not self._running:
-                    self._idle.set()
+                del self._held[job.run, job.attempt]
 
-    def _attempt(self, job: Job, tasks: TaskSet, token: Cancellation, progress: execution.Progress) -> None:
-        task = tasks[job.task]
+    def _attempt(self, job: Job, task: Task, held: _Held) -> None:
         limit = job.timeout or task.timeout or self.settings.databases[job.db].timeout
         try:
             outcome = execution.run(
@@ -143,8 +167,8 @@ class Worker:
                 sources=self._sources,
                 results=self._results,
                 timeout=limit,
-                cancellation=token,
-                progress=progress,
+                cancellation=held.token,
+                progress=held.progress,
             )
         except AttemptError as error:
             log.info("job %s attempt %d: %s: %s", job.job_id, job.attempt, error.code, error)
@@ -189,8 +213,8 @@ class Worker:
     def cancel(self, run: int, attempt: int) -> bool:
         """Stop an attempt if this process runs it."""
         with self._lock:
-            token = self._running.get((run, attempt))
-        return token is not None and token[0].pull(Cancelled("the job was cancelled"))
+            held = self._held.get((run, attempt))
+        return held is not None and held.token.pull(Cancelled("the job was cancelled"))
 
     # -- identity and heartbeat ---------------------------------------------------------------------------------------
 
@@ -202,35 +226,40 @@ class Worker:
                 )
             return self._id
 
-    def _forget_identity(self) -> None:
-        """This worker was declared dead: what it runs is somebody else's now."""
+    def _forget(self, worker: int) -> None:
+        """The worker of this ID was declared dead: what it ran is somebody else's now; register anew."""
         with self._registering:
-            self._id = None
-        for token in self._tokens():
-            token.pull(Fenced("this worker was declared lost; the job runs elsewhere"))
+            if self._id == worker:
+                self._id = None
+        for held in self._all_held():
+            if held.worker == worker:
+                held.token.pull(Fenced("this worker was declared lost; the job runs elsewhere"))
 
-    def _tokens(self) -> list[Cancellation]:
+    def _all_held(self) -> list[_Held]:
         with self._lock:
-            return [token for token, _ in self._running.values()]
+            return list(self._held.values())
 
     def beat(self) -> None:
         """Renew the lease, report progress, learn of cancels, until the worker is over; in a thread of its own."""
         renewed = 0.0
         while not self._over.wait(_BEAT):
             with self._lock:
-                progress = {
-                    run: Progress(phase=moved.phase, rows=moved.rows, bytes=moved.bytes)
-                    for (run, _), (_, moved) in self._running.items()
-                }
-            if not progress and time.monotonic() - renewed < self.settings.app.heartbeat:
+                moved = {run: held.progress for (run, _), held in self._held.items()}
+            if not moved and time.monotonic() - renewed < self.settings.app.heartbeat:
+                continue
+            progress = {run: Progress(phase=at.phase, rows=at.rows, bytes=at.bytes) for run, at in moved.items()}
+            try:
+                worker = self._identity()
+            except StateUnavailable as error:
+                log.warning("cannot register: %s", error)
                 continue
             try:
-                pulse = self._store.heartbeat(self._identity(), progress, lease=self.settings.app.lease)
+                pulse = self._store.heartbeat(worker, progress, lease=self.settings.app.lease)
             except StateUnavailable as error:
                 log.warning("no heartbeat: %s", error)
             except Fenced:
                 log.warning("this worker was declared lost; it starts anew")
-                self._forget_identity()
+                self._forget(worker)
             else:
                 renewed = time.monotonic()
                 for run, attempt in pulse.cancelled:
@@ -240,7 +269,8 @@ class Worker:
 
     def drain(self, seconds: float) -> None:
         """Claim nothing more, let running jobs finish for ``seconds``, then send the rest back to their queues."""
-        self._draining = True
+        with self._lock:
+            self._draining = True
         if not self._idle.wait(seconds):
             self.interrupt()
         self._over.set()
@@ -249,8 +279,8 @@ class Worker:
         """Interrupt every running job; each goes back to its queue without spending a retry."""
         with self._lock:
             self._draining = self._interrupted = True
-        for token in self._tokens():
-            token.pull(Interrupted("the worker is stopping"))
+        for held in self._all_held():
+            held.token.pull(Interrupted("the worker is stopping"))
         self._idle.wait(_LAST_GASP)
 
     def leave(self) -> None:

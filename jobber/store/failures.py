@@ -74,4 +74,10 @@ def translated(error: SQLAlchemyError) -> JobberError:
         return JobberError(f"the state database refused a statement ({type(driver or error).__name__})")
     if getattr(driver, "sqlstate", None) == _UNDEFINED_TABLE or "no such table" in str(driver):
         return StateUnavailable("the state database has no tables of jobber yet")
-    return StateUnavailable("the state database cannot be reached or does not answer")
+    return StateUnavailable(f"the state database cannot be reached or does not answer{_reason(driver)}")
+
+
+def _reason(driver: object) -> str:
+    """Return the driver's words without the address that libpq puts before them."""
+    words = str(driver or "").partition("\n")[0].rpartition("failed: ")[2].strip()
+    return f": {words}" if words else ""

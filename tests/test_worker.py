@@ -1,0 +1,216 @@
+"""A worker's own races: draining while it claims, and being declared dead while it runs; on a real store."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobber import config
+from jobber import tasks as task_files
+from jobber.errors import StateUnavailable
+from jobber.jobs import JobState, NewJob
+from jobber.results import open_results
+from jobber.sources import open_source
+from jobber.store import Store
+from jobber.worker import Worker
+from tests.servers import wait_until
+
+TASKS = """\
+-- name: quick
+SELECT 1 AS one;
+
+-- name: endless
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS c FROM n;
+
+-- name: wrong
+-- raw: 1
+SELECT * FROM nowhere;
+"""
+
+
+class Wakes:
+    """Where a worker sends wake-ups; nobody listens here."""
+
+    def __init__(self) -> None:
+        self.queues: list[str] = []
+
+    def wake(self, queue: str, _slots: int = 1) -> None:
+        self.queues.append(queue)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "tasks.sql").write_text(TASKS)
+    sqlite3.connect(tmp_path / "source.db").close()
+    (tmp_path / "data").mkdir()
+    settings = config.embedded(tmp_path / "data", {"src": f"sqlite:///{tmp_path}/source.db"})
+    store = Store(settings.state.url)
+    store.migrate()
+    sources = {name: open_source(database) for name, database in settings.databases.items()}
+    results = {name: open_results(database) for name, database in settings.results.items()}
+    for backend in results.values():
+        backend.prepare()
+    loaded = task_files.load([tmp_path / "sql"], settings)
+    wakes = Wakes()
+    worker = Worker(
+        settings=settings,
+        name="w",
+        tasks=lambda: loaded,
+        queues=lambda: ["default"],
+        slots=2,
+        store=store,
+        queueing=wakes,  # type: ignore[arg-type]  # it has the one method that is called
+        sources=sources,
+        results=results,
+    )
+
+    def submit(task: str, job_id: str, **more: Any) -> None:
+        table = results["results"].table_name(job_id)
+        store.submit(
+            [NewJob(job_id=job_id, task=task, queue="default", db="src", results="results", table=table, **more)]
+        )
+
+    yield SimpleNamespace(worker=worker, store=store, submit=submit, wakes=wakes)
+    worker.interrupt()
+    for closed in (*sources.values(), *results.values(), store):
+        closed.close()
+
+
+def in_thread(call: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=call)
+    thread.start()
+    return thread
+
+
+def test_a_wake_up_runs_all_that_there_is(bench: SimpleNamespace) -> None:
+    for number in range(3):
+        bench.submit("quick", f"job{number}")
+
+    bench.worker.work()
+
+    assert {bench.store.get(f"job{number}").state for number in range(3)} == {JobState.SUCCESS}
+
+
+def test_the_first_claim_passes_the_wake_up_on_twice_while_there_is_more(bench: SimpleNamespace) -> None:
+    for number in range(5):
+        bench.submit("quick", f"job{number}")
+
+    bench.worker.work()
+
+    assert bench.wakes.queues == ["default"]
+
+
+def test_a_job_that_is_being_claimed_when_the_drain_begins_is_not_left_behind(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim is on its way, so the process counts as busy though it holds no job yet."""
+    bench.submit("quick", "late")
+    claiming, go_on = threading.Event(), threading.Event()
+    claim = bench.store.claim
+
+    def slow_claim(*args: Any, **options: Any) -> Any:
+        claiming.set()
+        assert go_on.wait(10)
+        return claim(*args, **options)
+
+    monkeypatch.setattr(bench.store, "claim", slow_claim)
+    working = in_thread(bench.worker.work)
+    assert claiming.wait(10)
+    draining = in_thread(lambda: bench.worker.drain(10))
+    draining.join(0.2)
+    assert draining.is_alive()
+
+    go_on.set()
+    draining.join(10)
+    working.join(10)
+    bench.worker.leave()
+
+    assert bench.store.get("late").state is JobState.SUCCESS
+    assert bench.store.lost() == []
+
+
+def test_a_worker_that_was_declared_dead_drops_its_jobs_and_works_on_under_a_new_name(bench: SimpleNamespace) -> None:
+    bench.submit("endless", "lost")
+    working = in_thread(bench.worker.work)
+    wait_until(lambda: bench.store.get("lost").phase == "querying" or bench.worker._held)
+    (held,) = bench.worker._held.values()
+    bench.store.unregister(held.worker)
+    for job in bench.store.lost():
+        bench.store.rescue(job, max_rescues=0)
+
+    bench.submit("quick", "next")
+    other = in_thread(bench.worker.work)
+    other.join(10)
+    working.join(10)
+
+    assert bench.store.get("next").state is JobState.SUCCESS
+    assert bench.store.get("lost").error_code == "worker_lost"
+
+
+def test_being_declared_dead_twice_over_does_not_end_what_was_claimed_since(bench: SimpleNamespace) -> None:
+    """Two threads learn of the same death; the second must not take the new identity for the old."""
+    bench.submit("quick", "first")
+    bench.worker.work()
+    dead = bench.worker._identity()
+    bench.store.unregister(dead)
+    bench.worker._forget(dead)
+    bench.submit("endless", "running")
+    working = in_thread(bench.worker.work)
+    wait_until(lambda: bench.worker._held)
+
+    bench.worker._forget(dead)
+
+    (held,) = bench.worker._held.values()
+    assert held.token.reason is None
+    bench.worker.interrupt()
+    working.join(10)
+
+
+def test_a_failed_attempt_is_retried_only_if_another_try_may_help(bench: SimpleNamespace) -> None:
+    bench.submit("wrong", "bad", retries=3)
+
+    bench.worker.work()
+
+    job = bench.store.get("bad")
+    assert (job.state, job.attempt, job.error_code) == (JobState.FAILURE, 1, "query_failed")
+    assert "no such table: nowhere" in job.error
+
+
+def test_the_end_of_an_attempt_is_written_down_when_the_state_database_is_back(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit("quick", "patient")
+    succeed = bench.store.succeed
+    failures = [StateUnavailable("away"), StateUnavailable("away")]
+
+    def away_twice(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return succeed(*args, **options)
+
+    monkeypatch.setattr(bench.store, "succeed", away_twice)
+
+    bench.worker.work()
+
+    assert failures == []
+    assert bench.store.get("patient").state is JobState.SUCCESS
+
+
+def test_an_error_of_the_program_fails_the_job_and_shows_no_details(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit("quick", "unlucky")
+    monkeypatch.setattr("jobber.execution.run", lambda *_args, **_options: 1 / 0)
+
+    bench.worker.work()
+
+    job = bench.store.get("unlucky")
+    assert (job.state, job.error_code) == (JobState.FAILURE, "attempt_failed")
+    assert job.error == "internal error (ZeroDivisionError); the worker's log has the details"
