@@ -107,7 +107,7 @@ def test_a_killed_api_is_replaced(tmp_path: Path, postgres: Postgres, database: 
         (main if which == "its main process" else serving).kill()
 
         wait_until(lambda: not alive(serving), timeout=10)
-        wait_until(lambda: answers(running), timeout=20)
+        wait_until(lambda: answers(running), timeout=60)
         assert running.client.wait(running.client.submit("count_to", [5]).job_id, timeout=20).count == 5
 
 
