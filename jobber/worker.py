@@ -103,9 +103,12 @@ class Worker:
     # -- the main path ------------------------------------------------------------------------------------------------
 
     def work(self) -> None:
-        """Claim and run jobs until there is none left for this worker; what a wake-up does."""
+        """Claim and run jobs until there is none left for this worker; what a wake-up does.
+
+        Does nothing while all slots are busy: whoever finishes claims again anyway.
+        """
         with self._lock:
-            if self._draining:
+            if self._draining or self._busy >= self.slots:
                 return
             self._busy += 1
             self._idle.clear()
@@ -241,8 +244,11 @@ class Worker:
 
     def beat(self) -> None:
         """Renew the lease, report progress, learn of cancels, until the worker is over; in a thread of its own."""
-        renewed = 0.0
+        renewed = polled = time.monotonic() - self.settings.app.heartbeat
         while not self._over.wait(_BEAT):
+            if time.monotonic() - polled >= self.settings.app.sweep:
+                polled = time.monotonic()
+                self._poll()
             with self._lock:
                 moved = {run: held.progress for (run, _), held in self._held.items()}
             if not moved and time.monotonic() - renewed < self.settings.app.heartbeat:
@@ -264,6 +270,10 @@ class Worker:
                 renewed = time.monotonic()
                 for run, attempt in pulse.cancelled:
                     self.cancel(run, attempt)
+
+    def _poll(self) -> None:
+        """Work without having been woken: a broker that is down, or deaf, costs time but stops nothing."""
+        threading.Thread(target=self.work, name="poll", daemon=True).start()
 
     # -- stopping -----------------------------------------------------------------------------------------------------
 

@@ -107,6 +107,20 @@ def test_the_first_claim_passes_the_wake_up_on_twice_while_there_is_more(bench: 
     assert bench.wakes.queues == ["default"]
 
 
+def test_no_more_jobs_run_than_there_are_slots(bench: SimpleNamespace) -> None:
+    for number in range(3):
+        bench.submit("endless", f"job{number}")
+    working = [in_thread(bench.worker.work) for _ in range(2)]
+    wait_until(lambda: len(bench.worker._held) == 2)
+
+    bench.worker.work()
+
+    assert sorted(bench.store.get(f"job{number}").state for number in range(3)) == ["PENDING", "STARTED", "STARTED"]
+    bench.worker.interrupt()
+    for thread in working:
+        thread.join(10)
+
+
 def test_a_job_that_is_being_claimed_when_the_drain_begins_is_not_left_behind(
     bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,6 +233,21 @@ def test_what_the_broker_loses_the_sweep_finds(
         assert running.client.wait(job.job_id, timeout=40).state == "SUCCESS"
 
 
+def test_jobs_run_while_the_broker_is_down(
+    tmp_path: Path, postgres: Postgres, database: str, redis_server: Redis
+) -> None:
+    text = config(tmp_path, postgres, database, redis_server.url)
+    with jobber(tmp_path, text, TASKS) as running:
+        redis_server.stop()
+        try:
+            job = running.client.submit("count_to", [2])
+            assert running.client.wait(job.job_id, timeout=20).state == "SUCCESS"
+            assert running.stop(timeout=5) == 0
+            running.process.returncode = 0
+        finally:
+            redis_server.start()
+
+
 def test_sighup_loads_new_tasks_and_keeps_the_old_ones_when_the_new_are_bad(
     tmp_path: Path, postgres: Postgres, database: str
 ) -> None:

@@ -67,7 +67,7 @@ def test_a_reader_that_keeps_the_old_result_open_holds_up_no_other_reader(pg: Po
                     waits.append(time.perf_counter() - started)
             assert not publishing.done()
         assert publishing.result(20) == len(rows)
-    # The lock timeout is 0.1 s; the rest is for a loaded machine. Without one, readers wait for the second that this takes.
+    # The lock timeout is 0.1 s, the rest is a loaded machine's; without one, readers wait for a whole second.
     assert max(waits) < 0.3
     assert read(pg.backend, 2) == rows
     assert pg.tables() == {"results_a"}
