@@ -65,15 +65,19 @@ class Instance:
         limits |= {Gate(GateKind.TASK, task.name): task.concurrency for task in self._tasks.values()}
         self.store.set_limits(limits)
 
-    def service(self) -> Service:
-        """Return the operations that the API offers."""
+    def service(self, *, waiters: int) -> Service:
+        """Return the operations that the API offers.
+
+        Parameters:
+            waiters: requests that may wait for a job at a time; each holds a thread of the server.
+        """
         return Service(
             settings=self.settings,
             tasks=self.tasks,
             store=self.store,
             queueing=self.queueing,
             results=self.results,
-            watcher=Watcher(self.store),
+            watcher=Watcher(self.store, most=waiters),
         )
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ class Watcher:
         most: callers that may wait at a time; beyond it ``wait`` answers at once.
     """
 
-    def __init__(self, store: Store, *, most: int = 500) -> None:
+    def __init__(self, store: Store, *, most: int) -> None:
         self._store = store
         self._most = most
         self._changed = threading.Condition()

@@ -36,7 +36,7 @@ def waiting(watcher: Watcher, job_id: str, seconds: float = 10) -> tuple[threadi
 
 def test_a_waiter_is_told_as_soon_as_its_job_is_finished() -> None:
     jobs = Jobs("a", "b")
-    watcher = Watcher(jobs)  # type: ignore[arg-type]  # it has the one method that is called
+    watcher = Watcher(jobs, most=500)  # type: ignore[arg-type]  # it has the one method that is called
     thread, answers = waiting(watcher, "a")
     other, other_answers = waiting(watcher, "b", seconds=0.5)
     wait_until(lambda: {"a", "b"} in jobs.asked)
@@ -52,7 +52,7 @@ def test_a_waiter_is_told_as_soon_as_its_job_is_finished() -> None:
 def test_a_hundred_waiters_cost_one_query_at_a_time() -> None:
     ids = [f"job{number}" for number in range(100)]
     jobs = Jobs(*ids)
-    watcher = Watcher(jobs)  # type: ignore[arg-type]
+    watcher = Watcher(jobs, most=500)  # type: ignore[arg-type]
     threads = [waiting(watcher, job_id)[0] for job_id in ids]
     wait_until(lambda: set(ids) in jobs.asked)
     before = len(jobs.asked)
@@ -68,7 +68,7 @@ def test_a_hundred_waiters_cost_one_query_at_a_time() -> None:
 
 def test_nobody_is_asked_while_nobody_waits() -> None:
     jobs = Jobs()
-    watcher = Watcher(jobs)  # type: ignore[arg-type]
+    watcher = Watcher(jobs, most=500)  # type: ignore[arg-type]
     assert watcher.wait("done", 5) is True
     before = len(jobs.asked)
 
@@ -94,7 +94,7 @@ def test_beyond_the_cap_the_answer_comes_at_once() -> None:
 def test_an_outage_of_the_store_keeps_waiters_waiting() -> None:
     jobs = Jobs("a")
     jobs.away = True
-    watcher = Watcher(jobs)  # type: ignore[arg-type]
+    watcher = Watcher(jobs, most=500)  # type: ignore[arg-type]
     thread, answers = waiting(watcher, "a")
     wait_until(lambda: len(jobs.asked) > 2)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Threads that answer requests; each ``?wait`` holds one.
-_HTTP_THREADS = 128
+#: Threads that answer requests, and how many of them ``?wait`` may hold.
+_HTTP_THREADS, _WAITERS = 128, 100
 
 
 def main() -> int:
@@ -110,7 +110,7 @@ def _app(plan: Plan) -> Flask:
     from jobber.instance import Instance
 
     instance = Instance(plan.settings, plan.directories)
-    service = instance.service()
+    service = instance.service(waiters=_WAITERS)
     main = os.getppid()
 
     def orphaned() -> None:

@@ -62,7 +62,7 @@ class Site:
         self.instance = Instance(settings, [folder / "sql"])
         self.instance.store.migrate()
         self.instance.results["reports"].prepare()
-        self.http = Http(create_app(self.instance.service()))
+        self.http = Http(create_app(self.instance.service(waiters=10)))
         self._worker = self.instance.store.register("w1", ["reports", "default", "q"], 1, lease=60)
 
     def claim(self) -> Job:
@@ -203,7 +203,7 @@ def test_cancelling_a_running_job_asks_it_to_stop(site: Site) -> None:
 def test_an_unreachable_state_database_is_503(site: Site) -> None:
     away = replace(site.instance.settings, state=StateSettings(url="postgresql+psycopg://postgres@127.0.0.1:1/none"))
     instance = Instance(away, site.instance.directories)
-    http = Http(create_app(instance.service()))
+    http = Http(create_app(instance.service(waiters=10)))
     for answer in (http.get("/jobs/a"), http.post(JOBS, {}), http.delete("/jobs/a"), http.get("/jobs/queue/q")):
         assert (answer.status, answer.error["code"]) == (503, "state_unavailable")
         assert int(answer.headers["Retry-After"]) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import subprocess
 import time
 from decimal import Decimal
@@ -153,3 +154,23 @@ def test_many_jobs_at_once_all_finish(running: Running) -> None:
 
     for number, job in enumerate(jobs, 1):
         assert running.client.wait(job.job_id, timeout=60).count == number
+
+
+def test_more_waiting_requests_than_threads_keep_nobody_else_from_an_answer(running: Running) -> None:
+    job = running.client.submit("slow", [20])
+    port = int(running.url.rsplit(":", 1)[1])
+    request = f"GET /jobs/{job.job_id}?wait=15 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+    try:
+        for connection in waiting:
+            connection.sendall(request)
+        time.sleep(0.5)
+        began = time.monotonic()
+
+        assert running.client.tasks()
+
+        assert time.monotonic() - began < 5
+    finally:
+        for connection in waiting:
+            connection.close()
+        running.client.cancel(job.job_id)
