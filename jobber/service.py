@@ -71,6 +71,10 @@ class Service:
         """Accept nothing new from now on."""
         self._draining = True
 
+    def release(self) -> None:
+        """Answer everybody who waits for a job, at once and from now on."""
+        self._watcher.close()
+
     # -- tasks --------------------------------------------------------------------------------------------------------
 
     def tasks(self) -> list[Task]:

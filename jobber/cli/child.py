@@ -117,7 +117,7 @@ def _app(plan: Plan) -> Flask:
         os.kill(main, signal.SIGTERM)
         threading.Timer(1.0, os._exit, [0]).start()
 
-    obey({DRAIN: service.drain, RELOAD: lambda: _reload(instance)}, orphaned=orphaned)
+    obey({DRAIN: service.drain, INTERRUPT: service.release, RELOAD: lambda: _reload(instance)}, orphaned=orphaned)
     return create_app(service)
 
 

@@ -122,6 +122,9 @@ class FakeService:
     def drain(self) -> None:
         self.draining = True
 
+    def release(self) -> None:
+        self.released = True
+
     def tasks(self) -> list[Task]:
         self._check()
         return [TASKS[name] for name in sorted(TASKS)]

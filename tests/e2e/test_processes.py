@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,23 @@ def test_an_idle_instance_stops_within_a_second(
         assert running.stop() == 0
 
         assert time.monotonic() - began < 1
+        running.process.returncode = 0
+
+
+def test_who_waits_for_a_job_is_answered_when_the_instance_stops(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        job = running.client.submit("nap", [0], queue="nobody_serves")
+        answered: list[str] = []
+        waiter = threading.Thread(target=lambda: answered.append(running.client.job(job.job_id, wait=30).state))
+        waiter.start()
+        time.sleep(0.5)
+
+        assert running.stop() == 0
+
+        waiter.join(2)
+        assert answered == ["PENDING"]
         running.process.returncode = 0
 
 
