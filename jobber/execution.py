@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Timer
 
@@ -63,19 +63,21 @@ def run(
     with _time_limit(timeout, cancellation):
         while True:
             progress.phase, progress.rows, progress.bytes = "querying", 0, 0
-            with source.read(
-                query, backend.accepts, timeout=timeout, cancellation=cancellation, columns=columns
-            ) as stream:
-                result = named(stream.columns)
-                task.check_columns(result)
-                try:
-                    with backend.begin(target, result) as writer:
+            try:
+                with ExitStack() as staged:
+                    with source.read(
+                        query, backend.accepts, timeout=timeout, cancellation=cancellation, columns=columns
+                    ) as stream:
+                        result = named(stream.columns)
+                        task.check_columns(result)
+                        writer = staged.enter_context(backend.begin(target, result, cancellation))
                         progress.phase = "writing"
                         _transfer(stream, writer, task.max_rows, cancellation, progress)
-                        progress.phase = "publishing"
-                        return Outcome(writer.publish(), result)
-                except SchemaChanged as changed:
-                    columns = changed.columns
+                    # The source is let go first: publishing may wait for readers of the old result.
+                    progress.phase = "publishing"
+                    return Outcome(writer.publish(), result)
+            except SchemaChanged as changed:
+                columns = changed.columns
 
 
 def _find(

@@ -1,4 +1,4 @@
-"""What must happen though nobody asks: due jobs, lost workers, expired results, and the sweep that wakes queues.
+"""What must happen though nobody asks: due jobs, lost workers, old history, and the sweep that wakes queues.
 
 Every worker process runs this thread; a lease in the store lets one of them act at a time, and all that it does is
 harmless when two do.
@@ -7,16 +7,14 @@ harmless when two do.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from jobber.config import Settings
-from jobber.errors import AttemptError, Fenced, JobberError, StateUnavailable
+from jobber.errors import Fenced, StateUnavailable
+from jobber.janitor import Janitor
 from jobber.queueing import Queueing, sweep_folder
-from jobber.results.base import ResultsBackend
 from jobber.store import Store
 
 log = logging.getLogger(__name__)
@@ -26,24 +24,36 @@ ROLE = "maintenance"
 _LEASE, _RENEW = 15.0, 5.0
 #: Seconds between two looks for due jobs.
 _TICK = 0.25
-#: Seconds between two rounds of the janitor: expired results, old history.
-_JANITOR = 30.0
+#: Seconds between two prunings of the history.
+_PRUNE = 60.0
 
 
 class Maintenance:
-    """The periodic work of an instance."""
+    """The periodic work of an instance.
 
-    def __init__(
-        self, *, settings: Settings, store: Store, queueing: Queueing, results: Mapping[str, ResultsBackend]
-    ) -> None:
+    Parameters:
+        janitor: is told which attempts lost their worker.
+        holder: a name of this process that no other has.
+    """
+
+    def __init__(self, *, settings: Settings, store: Store, queueing: Queueing, janitor: Janitor, holder: str) -> None:
         self._settings = settings
         self._store = store
         self._queueing = queueing
-        self._results = results
-        self._holder = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._janitor = janitor
+        self._holder = holder
         self._over = threading.Event()
         #: When the state database last failed or this process began: nobody is declared dead for one lease after it.
         self._restored = time.monotonic()
+        self._leading = False
+        #: What is done how often, in seconds.
+        self._work: list[tuple[float, Callable[[], None]]] = [
+            (0, self._release_due),
+            (settings.app.sweep, self._sweep),
+            (settings.app.sweep, self._rescue),
+            (settings.app.sweep, lambda: sweep_folder(settings)),
+            (_PRUNE, self._prune),
+        ]
 
     def stop(self) -> None:
         """End ``run`` after the step that it is in."""
@@ -51,29 +61,30 @@ class Maintenance:
 
     def run(self) -> None:
         """Do what is due, until stopped; in a thread of its own."""
-        leading, sought, swept, cleaned = False, 0.0, 0.0, 0.0
+        last = dict.fromkeys(range(len(self._work)), float("-inf"))
+        sought = float("-inf")
         while not self._over.wait(_TICK):
-            now = time.monotonic()
-            try:
-                if not sought or now - sought >= _RENEW:
-                    leading, sought = self._store.lead(ROLE, self._holder, lease=_LEASE), now
-                if not leading:
-                    continue
-                self._release_due()
-                if now - swept >= self._settings.app.sweep:
-                    swept = now
-                    self._sweep()
-                    self._rescue()
-                if now - cleaned >= _JANITOR:
-                    cleaned = now
-                    self._clean()
-            except StateUnavailable as error:
-                log.warning("maintenance waits: %s", error)
-                self._restored, leading, sought = time.monotonic(), False, 0.0
-                self._over.wait(1.0)
-            except Exception:  # this thread must outlive any surprise
-                log.exception("maintenance failed; it goes on")
-                self._over.wait(1.0)
+            if time.monotonic() - sought >= _RENEW:
+                sought = time.monotonic()
+                self._step(self._seek)
+            for number, (interval, step) in enumerate(self._work):
+                if self._leading and time.monotonic() - last[number] >= interval:
+                    last[number] = time.monotonic()
+                    self._step(step)
+
+    def _step(self, step: Callable[[], None]) -> None:
+        """Do one thing; what goes wrong with it keeps none of the others from being done."""
+        try:
+            step()
+        except StateUnavailable as error:
+            log.warning("maintenance waits: %s", error)
+            self._restored, self._leading = time.monotonic(), False
+        except Exception:
+            log.exception("maintenance stumbled; it goes on")
+
+    def _seek(self) -> None:
+        self._leading = False
+        self._leading = self._store.lead(ROLE, self._holder, lease=_LEASE)
 
     def _release_due(self) -> None:
         due = self._store.next_due()  # a plain read, four times a second; the rest is a write transaction
@@ -85,7 +96,6 @@ class Maintenance:
         """Wake every queue that has work: this is what makes a lost message harmless."""
         for queue in self._store.runnable_queues():
             self._queueing.wake(queue)
-        sweep_folder(self._settings)
 
     def _rescue(self) -> None:
         if time.monotonic() - self._restored < self._settings.app.lease:
@@ -100,24 +110,8 @@ class Maintenance:
             )
             if rescued.live:
                 self._queueing.wake(rescued.queue)
-            self._fence(job.results, job.table, job.run, job.attempt)
+            self._janitor.fence(job)
 
-    def _fence(self, results: str, table: str, run: int, attempt: int) -> None:
-        """Keep a worker that was only cut off from publishing when it comes back."""
-        backend = self._results.get(results)
-        if backend is None:
-            return
-        try:
-            backend.fence(table, run, attempt)
-        except AttemptError as error:
-            log.warning("could not fence %s in %s: %s", table, results, error)
-
-    def _clean(self) -> None:
-        for name, backend in self._results.items():
-            try:
-                while expired := backend.expire():
-                    log.info("%s: dropped %d expired results", name, len(expired))
-            except JobberError as error:
-                log.warning("%s: expired results stay for now: %s", name, error)
+    def _prune(self) -> None:
         while self._store.prune(self._settings.app.history):
             pass

@@ -10,17 +10,20 @@ import logging
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from kombu.exceptions import ChannelError, OperationalError
 
-from jobber import filequeue
+from jobber import filequeue, redisqueue
 from jobber.config import Settings
 from jobber.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
+
+#: Where importing registers the transports under their URL schemes.
+TRANSPORTS = (filequeue, redisqueue)
 
 #: Names of the Celery task and of the remote-control command that workers answer to.
 WAKE = "jobber.wake"
@@ -76,8 +79,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
             "polling_interval": 0.25,
         }
     folder = broker_folder(settings)
-    for part in ("messages", "control", "taken"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     return {
         "data_folder_in": str(folder / "messages"),
         "data_folder_out": str(folder / "messages"),
@@ -97,6 +99,12 @@ def broker_folder(settings: Settings) -> Path:
     return settings.app.data_dir.absolute() / "broker"
 
 
+def make_folders(folder: Path) -> None:
+    """Create what the embedded broker needs, also after somebody wiped it."""
+    for part in ("messages", "control", "taken"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+
+
 def sweep_folder(settings: Settings) -> None:
     """Remove message files of the embedded broker that nobody will read any more.
 
@@ -106,13 +114,12 @@ def sweep_folder(settings: Settings) -> None:
         return
     now = time.time()
     folder = broker_folder(settings)
+    make_folders(folder)
     for part in ("taken", "messages"):
         for path in (folder / part).iterdir():
-            try:
+            with suppress(FileNotFoundError):  # another instance was faster
                 if now - path.stat().st_mtime >= _STALE:
                     path.unlink()
-            except FileNotFoundError:
-                continue  # another instance was faster
 
 
 class Queueing:
@@ -148,8 +155,8 @@ class Queueing:
         try:
             with self.app.connection_for_write() as connection:
                 connection.default_channel.queue_delete(mailbox)
-        except (OperationalError, OSError, ChannelError) as error:
-            log.debug("mailbox %s stays: %s", mailbox, error)
+        except Exception as error:  # noqa: BLE001  # as above
+            log.debug("mailbox %s stays: %s", mailbox, type(error).__name__)
 
     def close(self) -> None:
         """Send what is left, wait for it a moment, and stop."""
@@ -176,9 +183,9 @@ class Queueing:
                 cancels, self._cancels = self._cancels, []
             try:
                 self._send(wakes, cancels)
-            except (OperationalError, OSError) as error:
-                # Nothing is lost: the sweep wakes queues, heartbeats carry cancels.
-                log.warning("the broker cannot be reached (%s); the sweep takes over", type(error).__name__)
+            except Exception as error:  # noqa: BLE001  # each client has its own tree; this thread must outlive all
+                # Nothing is lost: idle workers look for work themselves, heartbeats carry cancels.
+                log.warning("the broker cannot be reached (%s); workers look for work themselves", type(error).__name__)
             time.sleep(_PAUSE)
 
     def _send(self, wakes: Counter[str], cancels: list[tuple[int, int]]) -> None:
@@ -200,5 +207,5 @@ def ping(app: Celery) -> None:
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=4)
-    except (OperationalError, OSError) as error:
+    except Exception as error:
         raise BrokerUnavailable(f"the broker does not answer: {type(error).__name__}") from error

@@ -106,7 +106,7 @@ class Service:
             raise Draining("this instance is stopping; send the job to another one or try again")
         new = self._complete(self.task(task_name), request)
         (job,) = self._store.submit([new])
-        if job.eta is None:
+        if job.eta is None or job.eta <= job.created_at:
             self._queueing.wake(job.queue)
         return job
 
@@ -161,10 +161,11 @@ class Service:
         """
         job = self._store.get(job_id)
         if purge and not job.live:
-            runs = self._store.purge(job_id)
-            for run in runs:
+            # The table first: what is forgotten in the state cannot be dropped any more.
+            for run in self._store.finished(job_id):
                 if run.state is JobState.SUCCESS and run.results in self._results:
                     self._results[run.results].drop(run.table, run.run)
+            self._store.purge(job_id)
             return job
         job = self._store.cancel(job_id)
         if job.cancel_requested and job.live:

@@ -6,11 +6,14 @@ ones later; a waiter costs an entry in a dictionary.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
-from jobber.errors import JobberError
+from jobber.errors import StateUnavailable
 from jobber.store import Store
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two looks: right after a waiter came, and at most. A look costs about 0.3 ms on PostgreSQL.
 _SHORTEST, _LONGEST = 0.005, 0.1
@@ -76,8 +79,11 @@ class Watcher:
                 watched = set(self._waiters)
             try:
                 live = self._store.live(watched)
-            except JobberError:
-                live = watched  # the store is away; waiters time out by themselves if it stays so
+            except StateUnavailable:
+                live = watched  # waiters time out by themselves if it stays away
+            except Exception:
+                log.exception("waiting for jobs stumbled; it goes on")
+                live = watched
             with self._changed:
                 for job_id in watched - live:
                     for event in self._waiters.pop(job_id, []):

@@ -12,7 +12,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -42,6 +42,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two beats while jobs run: progress, and cancels that the broadcast lost, travel with them.
 _BEAT = 1.0
+#: Seconds for which a claim may be on its way; what the store says we hold and we do not is given back after them.
+_STRANGE = 20.0
+#: Errors of the program itself, in a row, after which the end of an attempt is not tried again.
+_SURPRISES = 5
 #: Seconds that cancelled queries get to go away when the worker stops.
 _LAST_GASP = 5.0
 #: The first delay before a retry and the longest, in seconds.
@@ -92,6 +96,8 @@ class Worker:
         self._lock = threading.Lock()
         self._held: dict[tuple[int, int], _Held] = {}  # by run and attempt
         self._busy = 0  # threads that claim or run
+        self._missed = False  # a wake-up came while all slots were busy
+        self._strange: dict[tuple[int, int], float] = {}  # what the store says we hold and we do not, and since when
         self._idle = threading.Event()
         self._idle.set()
         self._over = threading.Event()
@@ -108,12 +114,21 @@ class Worker:
         Does nothing while all slots are busy: whoever finishes claims again anyway.
         """
         with self._lock:
-            if self._draining or self._busy >= self.slots:
+            if self._draining:
+                return
+            if self._busy >= self.slots:
+                # One of those who are busy may have seen just now that nothing is left; it looks again.
+                self._missed = True
                 return
             self._busy += 1
             self._idle.clear()
         try:
-            self._work()
+            while True:
+                self._missed = False
+                self._work()
+                with self._lock:
+                    if self._draining or not self._missed:
+                        return
         finally:
             with self._lock:
                 self._busy -= 1
@@ -196,22 +211,27 @@ class Worker:
 
     def _settle(self, job: Job, transition: Callable[[], frozenset[str]]) -> None:
         """Make a transition, again and again while the state database is away, until it stands or is fenced off."""
-        pause = 0.2
+        pause, surprises = 0.2, 0
         while True:
             try:
                 for queue in transition():
                     self._queueing.wake(queue)
             except Fenced as error:
                 log.warning("job %s attempt %d was taken over: %s", job.job_id, job.attempt, error)
+                return
             except StateUnavailable as error:
-                if self._interrupted:
-                    log.error("job %s attempt %d could not be written down (%s)", job.job_id, job.attempt, error)
-                    return
                 log.warning("job %s attempt %d: %s; trying again", job.job_id, job.attempt, error)
-                time.sleep(pause)
-                pause = min(pause * 2, 5.0)
-                continue
-            return
+            except Exception:
+                log.exception("job %s attempt %d could not be written down", job.job_id, job.attempt)
+                surprises += 1
+            else:
+                return
+            if self._interrupted or surprises == _SURPRISES:
+                # The store still says that this worker holds it: it is given back by a heartbeat, or rescued.
+                log.error("job %s attempt %d is left to be run again", job.job_id, job.attempt)
+                return
+            time.sleep(pause)
+            pause = min(pause * 2, 5.0)
 
     def cancel(self, run: int, attempt: int) -> bool:
         """Stop an attempt if this process runs it."""
@@ -246,30 +266,49 @@ class Worker:
         """Renew the lease, report progress, learn of cancels, until the worker is over; in a thread of its own."""
         renewed = polled = time.monotonic() - self.settings.app.heartbeat
         while not self._over.wait(_BEAT):
-            if time.monotonic() - polled >= self.settings.app.sweep:
-                polled = time.monotonic()
-                self._poll()
-            with self._lock:
-                moved = {run: held.progress for (run, _), held in self._held.items()}
-            if not moved and time.monotonic() - renewed < self.settings.app.heartbeat:
-                continue
-            progress = {run: Progress(phase=at.phase, rows=at.rows, bytes=at.bytes) for run, at in moved.items()}
+            now = time.monotonic()
             try:
-                worker = self._identity()
-            except StateUnavailable as error:
-                log.warning("cannot register: %s", error)
-                continue
-            try:
-                pulse = self._store.heartbeat(worker, progress, lease=self.settings.app.lease)
+                if now - polled >= self.settings.app.sweep:
+                    polled = now
+                    self._poll()
+                if (self._all_held() or now - renewed >= self.settings.app.heartbeat) and self._pulse():
+                    renewed = now
             except StateUnavailable as error:
                 log.warning("no heartbeat: %s", error)
-            except Fenced:
-                log.warning("this worker was declared lost; it starts anew")
-                self._forget(worker)
-            else:
-                renewed = time.monotonic()
-                for run, attempt in pulse.cancelled:
-                    self.cancel(run, attempt)
+            except Exception:
+                log.exception("the heartbeat stumbled; it goes on")
+
+    def _pulse(self) -> bool:
+        """Make one heartbeat; False if this worker was declared dead."""
+        worker = self._identity()
+        with self._lock:
+            moved = {run: held.progress for (run, _), held in self._held.items()}
+        progress = {run: Progress(phase=at.phase, rows=at.rows, bytes=at.bytes) for run, at in moved.items()}
+        try:
+            pulse = self._store.heartbeat(worker, progress, lease=self.settings.app.lease)
+        except Fenced:
+            log.warning("this worker was declared lost; it starts anew")
+            self._forget(worker)
+            return False
+        for run, attempt in pulse.cancelled:
+            self.cancel(run, attempt)
+        self._give_back(worker, pulse.held)
+        return True
+
+    def _give_back(self, worker: int, held: Collection[tuple[int, int]]) -> None:
+        """Send jobs back that the store says this worker holds, and it does not know: claims whose answer was lost."""
+        now = time.monotonic()
+        with self._lock:
+            unknown = [key for key in held if key not in self._held]
+        # Not at once: a claim may have committed, and its thread not have got that far.
+        self._strange = {key: self._strange.get(key, now) for key in unknown}
+        lost = [key for key, since in self._strange.items() if now - since >= _STRANGE]
+        if lost:
+            log.warning(
+                "%d jobs were claimed by this worker without its knowledge; they go back to their queues", len(lost)
+            )
+            for queue in self._store.give_back(worker, lost):
+                self._queueing.wake(queue)
 
     def _poll(self) -> None:
         """Work without having been woken: a broker that is down, or deaf, costs time but stops nothing."""

@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parent.parent / "jobber"
 
 FLOORS = [
     {"errors"},
-    {"config", "jobs", "columns", "sqltext", "sqllexer", "cancellation", "filequeue"},
+    {"config", "jobs", "columns", "sqltext", "sqllexer", "cancellation", "filequeue", "redisqueue"},
     {"store", "sources", "results", "tasks"},
-    {"service", "execution", "maintenance", "watcher", "queueing"},
+    {"service", "execution", "maintenance", "janitor", "watcher", "queueing"},
     {"api", "worker"},
     {"instance"},
     {"cli", "demo", "client"},

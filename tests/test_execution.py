@@ -6,11 +6,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from jobber import execution
 from jobber.cancellation import Cancellation
@@ -34,6 +37,7 @@ from jobber.sources import open_source
 from jobber.sources.base import Source
 from jobber.sqltext import parse
 from jobber.tasks import Task
+from tests.servers import wait_until
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
 
@@ -223,6 +227,38 @@ def test_a_cancel_while_rows_are_written_leaves_the_older_result(source: Source,
     thread.join()
 
     assert backend.rows(attempt.table, 1, old.columns, offset=0, limit=10) == [(42,)]
+
+
+def test_publishing_waits_without_the_source_and_hears_a_cancel(postgres_url: str) -> None:
+    """A reader of the old result must not keep a transaction open on the users' database."""
+    source = open_source(DatabaseSettings(name="src", url=postgres_url, engine="postgresql"))
+    backend = open_results(ResultsSettings(name="out", url=postgres_url, engine="postgresql"))
+    attempt = job(backend)
+    query = task("SELECT 42 AS answer")
+    query.statements["postgresql"] = parse(query.sql, "postgresql")  # type: ignore[index]
+    old = run(attempt, query, source, backend)
+    token, progress = Cancellation(), execution.Progress()
+    dsn = make_url(postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = %s)"
+    transactions = (
+        "SELECT application_name, state FROM pg_stat_activity WHERE xact_start IS NOT NULL AND datname = %s "
+        "AND application_name NOT LIKE 'jobber results%%' AND pid NOT IN (%s, pg_backend_pid())"
+    )
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(dsn) as reader,
+        psycopg.connect(dsn, autocommit=True) as look,
+    ):
+        reader.execute(f'SELECT * FROM "{attempt.table}"')  # type: ignore[call-overload]
+        running = pool.submit(run, replace(attempt, run=2), query, source, backend, token=token, progress=progress)
+        wait_until(lambda: look.execute(waiting, [look.info.dbname]).fetchall(), interval=0.001)
+        assert progress.phase == "publishing"
+        assert look.execute(transactions, [look.info.dbname, reader.info.backend_pid]).fetchall() == []
+        token.pull(Cancelled("the job was cancelled"))
+        assert isinstance(running.exception(5), Cancelled)
+    assert backend.rows(attempt.table, 1, old.columns, offset=0, limit=10) == [(42,)]
+    backend.close()
+    source.close()
 
 
 def test_a_cancel_before_the_start_runs_nothing(source: Source, backend: ResultsBackend) -> None:

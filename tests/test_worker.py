@@ -228,3 +228,84 @@ def test_an_error_of_the_program_fails_the_job_and_shows_no_details(
     job = bench.store.get("unlucky")
     assert (job.state, job.error_code) == (JobState.FAILURE, "attempt_failed")
     assert job.error == "internal error (ZeroDivisionError); the worker's log has the details"
+
+
+def test_a_wake_up_that_comes_while_all_are_busy_is_not_dropped(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The busy thread has seen that nothing is left, and has not gone yet, when the job and its wake-up come."""
+    bench.worker.slots = 1
+    looked, go_on = threading.Event(), threading.Event()
+    claim = bench.store.claim
+
+    def claim_and_linger(*args: Any, **options: Any) -> Any:
+        found = claim(*args, **options)
+        if not looked.is_set():
+            looked.set()
+            assert go_on.wait(10)
+        return found
+
+    monkeypatch.setattr(bench.store, "claim", claim_and_linger)
+    busy = in_thread(bench.worker.work)
+    assert looked.wait(10)
+    bench.submit("quick", "just-missed")
+
+    bench.worker.work()
+    go_on.set()
+    busy.join(10)
+
+    assert bench.store.get("just-missed").state is JobState.SUCCESS
+
+
+def test_a_claim_whose_answer_was_lost_goes_back_to_its_queue(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit("quick", "lost-answer")
+    worker = bench.worker._identity()
+    bench.store.claim(worker, queues=["default"], tasks={"quick"}, databases={"src"}, limit=1)
+    bench.worker._pulse()
+    assert bench.store.get("lost-answer").state is JobState.STARTED  # its claim may still be on its way
+
+    monkeypatch.setattr("jobber.worker._STRANGE", 0)
+    bench.worker._pulse()
+
+    assert bench.store.get("lost-answer").state is JobState.PENDING
+    bench.worker.work()
+    assert bench.store.get("lost-answer").state is JobState.SUCCESS
+
+
+def test_an_end_that_cannot_be_written_down_is_given_up_and_the_job_given_back(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit("quick", "cursed")
+    monkeypatch.setattr("jobber.worker.time.sleep", lambda _seconds: None)
+    with monkeypatch.context() as broken:
+        broken.setattr(bench.store, "succeed", lambda *_args, **_options: 1 / 0)
+        bench.worker.work()
+    assert bench.store.get("cursed").state is JobState.STARTED
+
+    monkeypatch.setattr("jobber.worker._STRANGE", 0)
+    bench.worker._pulse()
+
+    assert bench.store.get("cursed").state is JobState.PENDING
+
+
+def test_the_heartbeat_outlives_any_error(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobber.worker._BEAT", 0.01)
+    beats: list[str] = []
+    heartbeat = bench.store.heartbeat
+
+    def first_fails(*args: Any, **options: Any) -> Any:
+        beats.append("beat")
+        if len(beats) == 1:
+            raise RuntimeError("a bug")
+        return heartbeat(*args, **options)
+
+    monkeypatch.setattr(bench.store, "heartbeat", first_fails)
+    beating = in_thread(bench.worker.beat)
+
+    wait_until(lambda: len(beats) > 1)
+
+    bench.worker.drain(1)
+    beating.join(5)
+    assert not beating.is_alive()

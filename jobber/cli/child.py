@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Threads that answer requests, and how many of them ``?wait`` may hold.
 _HTTP_THREADS, _WAITERS = 128, 100
+#: Connections that are open at a time, idle ones included; granian accepts no more.
+_CONNECTIONS = 4096
 
 
 def main() -> int:
@@ -36,6 +39,7 @@ def main() -> int:
 def run_worker(plan: Plan) -> int:
     """Serve queues: the Celery worker, its heartbeat and the maintenance thread."""
     from jobber.instance import Instance
+    from jobber.janitor import Janitor
     from jobber.maintenance import Maintenance
     from jobber.worker import Worker, node_name, serve
 
@@ -55,9 +59,12 @@ def run_worker(plan: Plan) -> int:
         sources=instance.sources,
         results=instance.results,
     )
+    holder = f"{node_name(worker)}:{uuid.uuid4().hex[:8]}"
+    janitor = Janitor(store=instance.store, results=instance.results, holder=holder)
     maintenance = Maintenance(
-        settings=plan.settings, store=instance.store, queueing=instance.queueing, results=instance.results
+        settings=plan.settings, store=instance.store, queueing=instance.queueing, janitor=janitor, holder=holder
     )
+    threading.Thread(target=janitor.run, name="janitor", daemon=True).start()
     threading.Thread(target=maintenance.run, name="maintenance", daemon=True).start()
 
     def terminate() -> None:
@@ -71,11 +78,12 @@ def run_worker(plan: Plan) -> int:
     def orphaned() -> None:
         log.warning("the supervisor is gone; stopping")
         terminate()
-        terminate()
+        worker.interrupt()
 
-    obey({DRAIN: terminate, INTERRUPT: terminate, RELOAD: lambda: _reload(instance, consume)}, orphaned=orphaned)
+    obey({DRAIN: terminate, INTERRUPT: worker.interrupt, RELOAD: lambda: _reload(instance, consume)}, orphaned=orphaned)
     status = serve(worker, instance.queueing, queues(), on_ready=say_ready)
     maintenance.stop()
+    janitor.stop()
     instance.close()
     return status
 
@@ -93,7 +101,7 @@ def run_api(plan: Plan) -> int:
         interface=Interfaces.WSGI,
         workers=1,
         blocking_threads=_HTTP_THREADS,
-        backpressure=_HTTP_THREADS,
+        backpressure=_CONNECTIONS,
         http=HTTPModes.http1,
         websockets=False,
         log_level=LogLevels.error,

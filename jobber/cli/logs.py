@@ -17,7 +17,12 @@ class _Formatter(logging.Formatter):
         self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
+        # Messages quote databases and users: nothing in them may look like another line, or steer a terminal.
+        head, *rest = super().format(record).split("\n")
+        shown = rest if record.exc_info else [f"  {line}" for line in rest]
+        line = "\n".join(
+            "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in one) for one in [head, *shown]
+        )
         colour = _COLOURS.get(record.levelno) if self._colours else None
         return f"{colour}{line}\033[0m" if colour else line
 

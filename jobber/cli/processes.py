@@ -91,7 +91,9 @@ class Child:
 
     def kill(self) -> None:
         """End it and every process that it started, at once."""
-        with suppress(ProcessLookupError):
+        # Not yet reaped, its process ID cannot be anybody else's group. Once it is, the group may have members still,
+        # and an empty one is not given to another within moments.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 

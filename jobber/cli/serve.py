@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -22,8 +24,10 @@ from jobber.errors import ConfigError, JobberError, TaskFileError
 from jobber.instance import Instance, prepare_state
 from jobber.tasks import TaskSet
 
-#: Seconds that start-up waits for databases before it goes on without them.
-_START_PATIENCE = 30.0
+log = logging.getLogger(__name__)
+
+#: Seconds between two tries to do what could not be done at start.
+_TRY_AGAIN = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +88,7 @@ def serve(flags: Flags) -> int:
     settings = flags.settings()
     configure_logging(settings.app.log_level)
     instance = Instance(settings, flags.folders())
-    problems = _prepare(instance, strict=flags.strict)
+    problems, left = _prepare(instance, strict=flags.strict)
     plan = Plan(
         settings=settings,
         directories=tuple(flags.directories),
@@ -98,7 +102,7 @@ def serve(flags: Flags) -> int:
         click.echo(line)
     for warning in (*settings.warnings, *problems):
         click.echo(click.style("warning  ", fg="yellow") + warning)
-    instance.close()
+    threading.Thread(target=_keep_trying, args=(instance, left), name="start", daemon=True).start()
 
     def reload() -> str:
         fresh = Instance(settings, flags.folders())
@@ -117,31 +121,63 @@ def serve(flags: Flags) -> int:
     )
 
 
-def _prepare(instance: Instance, *, strict: bool) -> list[str]:
-    """Bring state and results up to date and check the tasks; return what is not there yet.
+def _prepare(instance: Instance, *, strict: bool) -> tuple[list[str], list[_Step]]:
+    """Bring state and results up to date and check the tasks; return what is not there yet, and what is left to do.
 
     Raises:
         TaskFileError: tasks that a database refuses.
         JobberError: with ``strict``, whatever is down.
     """
-    missing = []
-    steps: list[tuple[str, Callable[[], None]]] = [
-        ("the state database", lambda: prepare_state(instance, _START_PATIENCE)),
-        ("the state database", instance.announce_limits),
+    missing, left = [], []
+    state = "the state database"
+    steps = [
+        _Step(
+            state, lambda: prepare_state(instance, instance.settings.app.start_timeout), again=instance.store.migrate
+        ),
+        _Step(state, instance.announce_limits),
+        *(_Step(f"the results database {name}", backend.prepare) for name, backend in instance.results.items()),
     ]
-    steps += [(f"the results database {name}", backend.prepare) for name, backend in instance.results.items()]
-    for what, step in steps:
+    for step in steps:
         try:
-            step()
+            step.do()
         except JobberError as error:
             if strict:
                 raise
-            missing.append(f"{what}: {error.message} (jobber goes on and tries again)")
+            left.append(step)
+            missing.append(f"{step.what}: {error.message} (jobber goes on and tries again)")
     unavailable = refuse_bad_tasks(instance)
     if unavailable and strict:
         raise ConfigError("; ".join(f"database {name}: {why}" for name, why in unavailable.items()))
     missing += [f"the database {name}: {why}; its tasks are not checked" for name, why in unavailable.items()]
-    return missing
+    return missing, left
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Something to do at start; ``again`` is how, after it failed."""
+
+    what: str
+    do: Callable[[], None]
+    again: Callable[[], None] | None = None
+
+
+def _keep_trying(instance: Instance, steps: list[_Step]) -> None:
+    """Do what could not be done at start as soon as the databases are there; in a thread of its own."""
+    while steps:
+        time.sleep(_TRY_AGAIN)
+        left = []
+        for step in steps:
+            try:
+                (step.again or step.do)()
+            except JobberError:
+                left.append(step)
+            except Exception:
+                log.exception("%s", step.what)
+                left.append(step)
+            else:
+                log.info("%s is ready", step.what)
+        steps = left
+    instance.close()
 
 
 def refuse_bad_tasks(instance: Instance) -> dict[str, str]:

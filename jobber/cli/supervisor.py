@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import IO, Any
 
 from jobber.cli.processes import DRAIN, INTERRUPT, RELOAD, Child, Plan
 from jobber.errors import ConfigError, JobberError
@@ -93,27 +95,36 @@ class Supervisor:
         return child.ready.is_set()
 
     def _reload_all(self) -> None:
+        ok = False
         try:
             said = self._reload()
+            ok = True
         except JobberError as error:
-            log.error("reload refused, the old tasks stay:\n%s", error)
-            self._note.reloaded(ok=False, message=error.message)
-            return
-        for child in self._children:
-            child.tell(RELOAD)
-        log.info("reloaded: %s", said)
-        self._note.reloaded(ok=True, message=said)
+            said = error.message
+        except Exception as error:  # whatever it is, jobs are running
+            log.exception("reload")
+            said = f"internal error ({type(error).__name__}); the log has the details"
+        if ok:
+            for child in self._children:
+                child.tell(RELOAD)
+            log.info("reloaded: %s", said)
+        else:
+            log.error("reload refused, the old tasks stay:\n%s", said)
+        try:
+            self._note.reloaded(ok=ok, message=said)
+        except OSError as error:
+            log.warning("could not note the reload: %s", error)
 
     def _drain(self) -> None:
         """Stop claiming, let jobs finish, then close the API; every further signal is less patient."""
-        told = self._signals
+        told = 1
         for child in self._children:
             child.tell(DRAIN)
         workers = [child for child in self._children if child.role == "worker"]
         deadline = time.monotonic() + self._plan.settings.app.drain_timeout + _PATIENCE
         while any(child.status is None for child in workers) and time.monotonic() < deadline:
             if self._signals > told:
-                told = self._signals
+                told += 1
                 for child in workers:
                     child.tell(INTERRUPT) if told == 2 else child.kill()
             time.sleep(_LOOK / 5)
@@ -147,16 +158,22 @@ def answers(host: str, port: int) -> bool:
 
 
 class RunNote:
-    """A file that tells ``jobber reload`` which instances of this data folder run, and how their reload went."""
+    """A file that tells ``jobber reload`` which instances of this data folder run, and how their reload went.
+
+    A lock beside it is held as long as the process lives: a note that nobody locks was left by a process that was
+    killed, and its process ID may be somebody else's by now.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self._path = folder(data_dir) / f"{os.getpid()}.json"
+        self._lock: IO[str] | None = None
         self._reloads = 0
 
     def write(self) -> None:
         """Say that this process runs."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._save({"pid": os.getpid(), "reloads": 0})
+        self._lock = _lock_of(self._path).open("a")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def reloaded(self, *, ok: bool, message: str) -> None:
         """Say how a reload went."""
@@ -166,8 +183,10 @@ class RunNote:
     def remove(self) -> None:
         """Say that this process is gone."""
         self._path.unlink(missing_ok=True)
+        _lock_of(self._path).unlink(missing_ok=True)
 
     def _save(self, note: dict[str, object]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(note))
         fresh.replace(self._path)
@@ -178,27 +197,48 @@ def folder(data_dir: Path) -> Path:
     return data_dir / "run"
 
 
+def _lock_of(note: Path) -> Path:
+    return note.with_suffix(".lock")
+
+
+def _runs(note: Path) -> bool:
+    """Return whether the process that wrote a note still holds its lock."""
+    try:
+        with _lock_of(note).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
 def reload_running(data_dir: Path, *, patience: float = 30.0) -> list[tuple[int, bool, str]]:
     """Ask every running instance of ``data_dir`` to reload its tasks; return pid, success and message of each.
 
     Notes of instances that are gone are removed.
     """
-    answers_of = []
+    asked: list[tuple[Path, dict[str, Any]]] = []
     for path in sorted(folder(data_dir).glob("*.json")):
-        before = json.loads(path.read_text())
-        pid = int(before["pid"])
-        try:
-            os.kill(pid, signal.SIGHUP)
-        except ProcessLookupError:
+        if not _runs(path):
             path.unlink(missing_ok=True)
+            _lock_of(path).unlink(missing_ok=True)
             continue
-        deadline = time.monotonic() + patience
-        after = before
-        while after["reloads"] == before["reloads"] and time.monotonic() < deadline:
-            time.sleep(0.05)
-            after = json.loads(path.read_text()) if path.exists() else before
-        if after["reloads"] == before["reloads"]:
-            answers_of.append((pid, False, f"did not answer within {patience:g} s"))
-        else:
-            answers_of.append((pid, bool(after["ok"]), str(after["message"])))
-    return answers_of
+        before = json.loads(path.read_text())
+        os.kill(before["pid"], signal.SIGHUP)
+        asked.append((path, before))
+    deadline = time.monotonic() + patience
+    return [(before["pid"], *_answer(path, before, deadline)) for path, before in asked]
+
+
+def _answer(path: Path, before: dict[str, Any], deadline: float) -> tuple[bool, str]:
+    """Wait for an instance to note how its reload went."""
+    while time.monotonic() < deadline:
+        try:
+            after = json.loads(path.read_text())
+        except FileNotFoundError:
+            return False, "it stopped meanwhile"
+        if after["reloads"] != before["reloads"]:
+            return bool(after["ok"]), str(after["message"])
+        time.sleep(0.05)
+    return False, "no answer in time"

@@ -132,6 +132,7 @@ class AppSchema(Section):
     sweep = Duration(at_least=0.1)
     max_rescues = Whole(0)
     drain_timeout = Duration()
+    start_timeout = Duration()
     max_wait = Duration(whole=True)
     max_body = Whole(1024)
     log_level = LogLevel()

@@ -73,6 +73,7 @@ class AppSettings:
     sweep: float = 5.0  # seconds between sweeps that wake queues with runnable jobs
     max_rescues: int = 3
     drain_timeout: float = 30.0
+    start_timeout: float = 30.0  # seconds that the start waits for the state database before it goes on without
     max_wait: int = 60  # longest ?wait=, seconds
     max_body: int = 16 * 1024 * 1024  # bytes of a request body
     log_level: str = "info"

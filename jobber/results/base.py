@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row
 from jobber.sources.base import Chunk, Shape
 
@@ -42,8 +43,25 @@ class Target:
     index: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An attempt that the ledger lists as one that may still publish; ``fence`` takes the same three.
+
+    Parameters:
+        table: name of the result table.
+        run, attempt: as in ``Target``.
+    """
+
+    table: str
+    run: int
+    attempt: int
+
+
 class ResultsWriter(Protocol):
-    """Writes one attempt's rows. Used by one thread, then either published or discarded."""
+    """Writes one attempt's rows. Used by one thread, then either published or discarded.
+
+    Every method also raises the reason of the attempt's cancellation, soon, even if the database does not answer.
+    """
 
     #: Rows written so far.
     rows: int
@@ -59,7 +77,8 @@ class ResultsWriter(Protocol):
     def publish(self) -> int:
         """Make the rows the job's result in one step and return their number.
 
-        Asking again for the same attempt after a lost answer is harmless.
+        Asking again for the same attempt after a lost answer is harmless. A cancel that comes in time ends it with the
+        reason and nothing is published, now or later; one that comes too late is ignored and the result stands.
 
         Raises:
             Fenced: a newer attempt holds the table, or this one was fenced off.
@@ -85,10 +104,16 @@ class ResultsBackend(Protocol):
         """Return the name of the result table of ``job_id``, the same at any time and on any machine."""
         ...
 
-    def begin(self, target: Target, columns: Sequence[Column]) -> AbstractContextManager[ResultsWriter]:
+    def begin(
+        self, target: Target, columns: Sequence[Column], cancellation: Cancellation
+    ) -> AbstractContextManager[ResultsWriter]:
         """Register the attempt in the ledger, then make its staging table; leaving without ``publish`` discards it.
 
-        Column names are unique and valid already (``columns.unique_names``).
+        Column names are unique and valid already (``columns.unique_names``). Leaving takes little time once the token
+        is pulled: what cannot be discarded by then is listed by ``abandoned``.
+
+        Parameters:
+            cancellation: the attempt's token; its reason ends every wait for the database.
 
         Raises:
             Fenced: a newer attempt of that table is registered.
@@ -119,6 +144,14 @@ class ResultsBackend(Protocol):
 
     def expire(self, limit: int = 100) -> list[str]:
         """Drop results whose time is over, by this database's clock, at most ``limit``; return the table names."""
+        ...
+
+    def abandoned(self, older_than: float) -> list[Claim]:
+        """Return the attempts that may still publish and began more than ``older_than`` seconds ago.
+
+        By this database's clock. Who finds that such an attempt does not run any more calls ``fence``, which drops
+        what it left and takes it off this list.
+        """
         ...
 
     def close(self) -> None:

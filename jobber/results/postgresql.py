@@ -13,14 +13,16 @@ from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from psycopg.types.string import TextLoader
 
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row
 from jobber.config import ResultsSettings
 from jobber.errors import AttemptError, ResultsFailed, ResultsGone
 from jobber.results import naming
 from jobber.results import postgresql_ledger as ledger
-from jobber.results.base import LEDGER, Target
+from jobber.results.base import LEDGER, Claim, Target
 from jobber.results.postgresql_errors import translated
 from jobber.results.postgresql_pool import Connection, Connections
+from jobber.results.postgresql_waiting import heard
 from jobber.results.postgresql_writer import LOCK_PAUSE, LOCK_TIMEOUT, Writer
 from jobber.sources.base import Shape
 
@@ -86,13 +88,13 @@ class PostgresResults:
         return naming.table_name(self._template, job_id, folds_case=False)
 
     @contextmanager
-    def begin(self, target: Target, columns: Sequence[Column]) -> Iterator[Writer]:
+    def begin(self, target: Target, columns: Sequence[Column], cancellation: Cancellation) -> Iterator[Writer]:
         """Register the attempt in the ledger; leaving without ``publish`` discards it."""
         if not columns:
             raise ResultsFailed("the query gives no columns, so there is no table to make", retryable=False)
-        writer = Writer(self, target, columns)
+        writer = Writer(self, target, columns, cancellation)
         facts = {"table": target.table, "job_id": target.job_id, "run": target.run, "attempt": target.attempt}
-        with self._ready() as connection:
+        with self._ready() as connection, heard(cancellation, connection):
             row = connection.execute(self.sql(ledger.CLAIM), {**facts, "staging": writer.staging}).fetchone()
             if row is None:
                 raise self._refused(connection, target)
@@ -155,6 +157,12 @@ class PostgresResults:
             connection.execute(self.sql(ledger.FORGET_IDLE))
         return dropped
 
+    def abandoned(self, older_than: float) -> list[Claim]:
+        """Return the attempts that may still publish and began more than ``older_than`` seconds ago."""
+        with self._ready() as connection:
+            found = connection.execute(self.sql(ledger.ABANDONED), {"older_than": older_than}).fetchall()
+        return [Claim(*row) for row in found]
+
     def close(self) -> None:
         """Close all connections."""
         self.connections.close()
@@ -186,10 +194,17 @@ class PostgresResults:
             with suppress(psycopg.Error):
                 connection.execute("ROLLBACK")
 
+    def is_published(self, target: Target) -> bool:
+        """Say whether the attempt's result is the published one, when no transaction of its is under way any more."""
+        with self._ready() as connection:
+            entry = self.entry(connection, target.table)
+        return entry is not None and entry.published(target)
+
     def give_up(self, target: Target, staging: str, *, drop: bool) -> None:
         """Forget an attempt that did not publish, and drop its staging table unless somebody keeps it open."""
         facts = {"table": target.table, "run": target.run, "attempt": target.attempt, "staging": staging}
         with self._ready() as connection:
+            self.entry(connection, target.table)  # waits for a transaction of the attempt that lost its client
             dropped = not drop or self._drop_staging(connection, staging)
             connection.execute(self.sql(ledger.GIVE_UP), {**facts, "dropped": dropped})
 

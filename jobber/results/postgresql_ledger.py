@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS {ledger} (
 );
 CREATE INDEX IF NOT EXISTS jobber_ledger_expires ON {ledger} (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobber_ledger_leftovers ON {ledger} (table_name) WHERE leftovers <> '{{}}';
+CREATE INDEX IF NOT EXISTS jobber_ledger_staging ON {ledger} (claimed_at) WHERE staging IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobber_ledger_idle ON {ledger} (claimed_at) WHERE run IS NULL AND staging IS NULL
 """
 )
@@ -99,6 +100,13 @@ SET claim_run = excluded.claim_run, claim_attempt = excluded.claim_attempt, clai
     staging = NULL, leftovers = array_remove(l.leftovers || l.staging, NULL)
 WHERE (l.claim_run, l.claim_attempt) <= (excluded.claim_run, excluded.claim_attempt)
 RETURNING leftovers
+"""
+)
+
+ABANDONED = SQL(
+    """
+SELECT table_name, claim_run, claim_attempt FROM {ledger}
+WHERE staging IS NOT NULL AND claimed_at < now() - make_interval(secs => %(older_than)s) ORDER BY claimed_at
 """
 )
 

@@ -10,18 +10,20 @@ several *segments*, each a table filled in one transaction of limited age, and t
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, result_type
 from jobber.errors import AttemptError, ResultsFailed
 from jobber.results import postgresql_ledger as ledger
 from jobber.results.base import Target
 from jobber.results.postgresql_copy import CopyIn
 from jobber.results.postgresql_errors import translated
+from jobber.results.postgresql_waiting import heard
 
 if TYPE_CHECKING:
     from jobber.results.postgresql import PostgresResults
@@ -36,9 +38,17 @@ class Load:
         target: in whose name.
         columns: of the result.
         staging: what the names of all its tables begin with; the ledger knows it.
+        cancellation: of the attempt.
     """
 
-    def __init__(self, backend: PostgresResults, target: Target, columns: Sequence[Column], staging: str) -> None:
+    def __init__(
+        self,
+        backend: PostgresResults,
+        target: Target,
+        columns: Sequence[Column],
+        staging: str,
+        cancellation: Cancellation,
+    ) -> None:
         self.rows = 0
         #: Whether any staging table may outlive this connection.
         self.committed = False
@@ -46,13 +56,14 @@ class Load:
         self._target = target
         self._columns = columns
         self._staging = staging
+        self._cancellation = cancellation
         self._segments: list[str] = []
         self._copy: CopyIn | None = None  # into the last segment, while it is open
         self._timer: threading.Timer | None = None
         self._error: AttemptError | None = None  # the first
         self._lock = threading.RLock()
         self._held = ExitStack()
-        #: The one that loads; None before, and after it broke or was given back.
+        #: The one that loads; None before, and after it was given back.
         self.connection: Connection | None = None
 
     @property
@@ -66,10 +77,7 @@ class Load:
         Raises:
             ValueNotRepresentable, ResultsFailed, ResultsUnavailable, Fenced: as ``ResultsWriter.write_chunk``.
         """
-        with self._lock, self._guarded():
-            # One connection for all of a load: another would not notice a crash of the server in between, which empties
-            # UNLOGGED tables.
-            connection = self._hold()
+        with self._step() as connection:
             if self._copy is None:
                 self._copy = self._open(connection)
             self._copy.write(piece, rows)
@@ -77,12 +85,12 @@ class Load:
 
     def finish(self) -> str:
         """Commit what was added and return the name of the one staging table that holds it all."""
-        with self._lock, self._guarded():
-            self._seal()
+        with self._step() as connection:
+            self._seal(connection)
             if len(self._segments) > 1:
-                self._merge(self._hold())
+                self._merge(connection)
             if self._target.index:
-                self._index(self._hold())
+                self._index(connection)
             return self._segments[0]
 
     def release(self) -> None:
@@ -127,15 +135,29 @@ class Load:
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def _hold(self) -> Connection:
+    @contextmanager
+    def _step(self) -> Iterator[Connection]:
+        """Lend the connection to the thread that writes; a cancel is heard even while the timer's thread has it."""
+        self._check_error()
         if self.connection is None:
+            # One connection for all of a load: another would not notice a crash of the server in between, which empties
+            # UNLOGGED tables.
             self.connection = self._held.enter_context(self._backend.connections.connection())
-        return self.connection
+        with (
+            translated(self._backend.name, locks=True),
+            heard(self._cancellation, self.connection),
+            self._lock,
+            self._guarded(),
+        ):
+            yield self.connection
 
-    def _guarded(self) -> ExitStack:
-        """After an error the connection is gone, with it the open segment, and so every later call fails, too."""
+    def _check_error(self) -> None:
         if self._error is not None:
             raise self._error
+
+    def _guarded(self) -> ExitStack:
+        """After an error the connection is closed, with it the open segment, and so every later call fails, too."""
+        self._check_error()
         guard = ExitStack()
         guard.push(self._fail)
         guard.enter_context(translated(self._backend.name, locks=True))
@@ -144,7 +166,9 @@ class Load:
     def _fail(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if error is not None:
             self._error = error if isinstance(error, AttemptError) else ResultsFailed("the load was broken off")
-            self.release()
+            self._stop_timer()
+            if self.connection is not None:
+                self.connection.close()  # given back by the thread that writes
 
     def _open(self, connection: Connection) -> CopyIn:
         segment = f"{self._staging}_{len(self._segments)}"
@@ -160,14 +184,13 @@ class Load:
         self._timer.start()
         return self.copy(connection, segment)
 
-    def _seal(self) -> None:
+    def _seal(self, connection: Connection) -> None:
         """Commit the open segment, unless the attempt was overtaken."""
         if self._copy is None:
             return
         self._stop_timer()
         self._copy.finish()
         self._copy = None
-        connection = self._hold()
         # Under the lock on the ledger's row: whoever overtakes this attempt later finds the table.
         self._check_claim(connection)
         self.committed = True
@@ -175,11 +198,11 @@ class Load:
 
     def _time_is_up(self) -> None:
         with self._lock:
-            if threading.current_thread() is not self._timer:
+            if threading.current_thread() is not self._timer or self.connection is None:
                 return  # sealed while this waited
             # The error is kept for the thread that loads.
             with suppress(AttemptError), self._guarded():
-                self._seal()
+                self._seal(self.connection)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -64,6 +64,9 @@ class Connections:
         connection = psycopg.connect(autocommit=True, prepare_threshold=None, **self._parameters)
         try:
             connection.execute(_SESSION)
+            # A statement whose client is gone ends soon; not every version and system can look for that.
+            with suppress(psycopg.Error):
+                connection.execute("SET client_connection_check_interval = '500ms'")
         except BaseException:
             connection.close()
             raise

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row
 from jobber.errors import AttemptError, ResultsFailed, ResultsUnavailable
 from jobber.results import postgresql_ledger as ledger
@@ -23,6 +24,7 @@ from jobber.results.copytext import CopyText
 from jobber.results.naming import staging_name
 from jobber.results.postgresql_errors import translated
 from jobber.results.postgresql_load import Load
+from jobber.results.postgresql_waiting import aside, heard
 from jobber.sources.base import Chunk
 
 if TYPE_CHECKING:
@@ -35,21 +37,27 @@ SMALL = 1024 * 1024
 LOCK_TIMEOUT = "100ms"
 #: … and then run free for this long (seconds).
 LOCK_PAUSE = 0.2
+#: How long the server waits for the COMMIT while nobody can read the table.
+COMMIT_TIMEOUT = "5s"
 
 
 class Writer:
     """Writes the rows of one attempt; ``jobber.results.base.ResultsWriter``."""
 
-    def __init__(self, backend: PostgresResults, target: Target, columns: Sequence[Column]) -> None:
+    def __init__(
+        self, backend: PostgresResults, target: Target, columns: Sequence[Column], cancellation: Cancellation
+    ) -> None:
         self.rows = 0
         self.staging = staging_name(target)
         self._backend = backend
         self._target = target
         self._encoder = CopyText(columns)
-        self._load = Load(backend, target, columns, self.staging)
+        self._cancellation = cancellation
+        self._load = Load(backend, target, columns, self.staging, cancellation)
         self._pending: list[tuple[bytes, int]] = []
         self._pending_bytes = 0
         self._staged: str | None = None  # the staging table that holds all rows, committed
+        self._committing = False  # a COMMIT was sent, and perhaps not answered
         self._published = False
 
     def write_chunk(self, chunk: Chunk) -> None:
@@ -72,9 +80,10 @@ class Writer:
         """Make the rows the job's result in one step and return their number."""
         deadline = time.monotonic() + self._backend.publish_timeout
         while not self._published:
-            if self._load.begun:
-                self._stage()
             try:
+                self._cancellation.check()
+                if self._load.begun:
+                    self._stage()
                 with self._connection() as connection:
                     self._publish(connection)
             except psycopg.errors.LockNotAvailable as exc:
@@ -87,22 +96,45 @@ class Writer:
                 # Next time no more than the swap is left to do.
                 self._stage()
                 time.sleep(LOCK_PAUSE)
-            except ResultsUnavailable:
-                self._load.release()
-                raise
+            except AttemptError as error:
+                if isinstance(error, ResultsUnavailable):
+                    self._load.release()
+                if not self._committing or not self._was_published(error):
+                    raise
+                self._published = True
             else:
                 self._published = True
         return self.rows
 
     def close(self) -> None:
         """Throw away what is not published, as far as the database can be reached."""
-        self._load.release()
-        if not self._published:
-            # What cannot be cleaned up now stands in the ledger, for the next attempt or the janitor.
-            with suppress(AttemptError, psycopg.Error):
-                self._backend.give_up(self._target, self.staging, drop=self._load.committed)
+        if self._published:
+            self._load.release()
+        else:
+            aside(self._cancellation, self._discard)
 
     # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _discard(self) -> None:
+        # What cannot be cleaned up now stands in the ledger, for the next attempt or the janitor.
+        with suppress(AttemptError, psycopg.Error):
+            self._load.release()
+            self._backend.give_up(self._target, self.staging, drop=self._load.committed)
+
+    def _was_published(self, error: AttemptError) -> bool:
+        """Ask what became of a COMMIT without an answer; ResultsUnavailable if this has none either."""
+        known: list[bool] = []
+
+        def ask() -> None:
+            with suppress(AttemptError):
+                known.append(self._backend.is_published(self._target))
+
+        aside(self._cancellation, ask)
+        if not known:
+            raise ResultsUnavailable(
+                f'results database "{self._backend.name}" does not say whether "{self._target.table}" was published'
+            ) from error
+        return known[0]
 
     def _send(self) -> None:
         pending, self._pending = self._pending, []
@@ -129,24 +161,12 @@ class Writer:
     def _publish(self, connection: Connection) -> None:
         """Publish in one transaction: fill if nothing is staged, compare, swap. LockNotAvailable while it is read."""
         try:
-            if self._staged is None:
-                connection.execute(SQL("BEGIN; ") + self._load.create(self.staging))
-                copy = self._load.copy(connection, self.staging)
-                for data, rows in self._pending:
-                    copy.write(data, rows)
-                copy.finish()
-                if self._target.index:
-                    connection.execute(self._load.indexes(self.staging))
-            else:
-                connection.execute("BEGIN")
-            entry = self._backend.entry(connection, self._target.table)
-            if entry is not None and entry.published(self._target):
-                return  # by an earlier call whose answer was lost
-            if entry is None or not entry.may_publish(self._target, self.staging):
-                raise ledger.fenced(self._target)
-            if self._staged is not None and connection is not self._load.connection:
-                self._check_whole(connection)
-            connection.execute(self._swap(connection, replace=entry.run is not None))
+            with heard(self._cancellation, connection):
+                swap = self._prepare(connection)
+                if swap is not None:
+                    connection.execute(swap)
+            if swap is not None:
+                self._commit(connection)
         except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject) as exc:
             raise ResultsFailed(
                 f'"{self._target.table}" exists in results database "{self._backend.name}" already and was not made by '
@@ -154,7 +174,42 @@ class Writer:
                 retryable=False,
             ) from exc
         finally:
-            self._backend.roll_back(connection)
+            # Once the attempt must stop, nothing is asked of the server: the connection is closed as it is.
+            with suppress(AttemptError, psycopg.Error), heard(self._cancellation, connection):
+                self._backend.roll_back(connection)
+
+    def _prepare(self, connection: Connection) -> Composed | None:
+        """Begin the publishing transaction; return what is left to do in it, None if an earlier call published."""
+        if self._staged is None:
+            connection.execute(SQL("BEGIN; ") + self._load.create(self.staging))
+            copy = self._load.copy(connection, self.staging)
+            for data, rows in self._pending:
+                copy.write(data, rows)
+            copy.finish()
+            if self._target.index:
+                connection.execute(self._load.indexes(self.staging))
+        else:
+            connection.execute("BEGIN")
+        entry = self._backend.entry(connection, self._target.table)
+        if entry is not None and entry.published(self._target):
+            return None  # its answer was lost
+        if entry is None or not entry.may_publish(self._target, self.staging):
+            raise ledger.fenced(self._target)
+        if self._staged is not None and connection is not self._load.connection:
+            self._check_whole(connection)
+        return self._swap(connection, replace=entry.run is not None)
+
+    def _commit(self, connection: Connection) -> None:
+        """Commit: a cancel before is heard, one meanwhile ends the wait, and one after changes nothing."""
+        committed = False
+        try:
+            with heard(self._cancellation, connection):
+                self._committing = True
+                connection.execute("COMMIT")
+                committed = True
+        except AttemptError:
+            if not committed:
+                raise
 
     def _swap(self, connection: Connection, *, replace: bool) -> Composed:
         staging = self._backend.identifier(self._staged or self.staging)
@@ -173,7 +228,10 @@ class Writer:
         facts = {"table": self._target.table, "rows": self.rows, "ttl": self._target.ttl}
         literals = {key: Literal(value) for key, value in facts.items()}
         steps.append(self._backend.sql(ledger.PUBLISHED, **literals))
-        return SQL("; ").join([*steps, SQL("COMMIT")])
+        # COMMIT is sent on its own, when the attempt is known to go on; a worker that hangs before that keeps readers
+        # out for no longer than this.
+        steps.append(SQL("SET LOCAL idle_in_transaction_session_timeout = {}").format(Literal(COMMIT_TIMEOUT)))
+        return SQL("; ").join(steps)
 
     def _check_whole(self, connection: Connection) -> None:
         """A crash of the server empties UNLOGGED tables and may lose commits that were not flushed."""

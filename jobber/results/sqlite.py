@@ -15,12 +15,13 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
+from jobber.cancellation import Cancellation
 from jobber.columns import ROW_PLACE, Column, Kind, Row
 from jobber.config import ResultsSettings
 from jobber.errors import ConfigError, ResultsFailed, ResultsGone
 from jobber.results import naming
 from jobber.results import sqlite_ledger as ledger
-from jobber.results.base import Target
+from jobber.results.base import Claim, Target
 from jobber.results.sqlite_errors import translated
 from jobber.results.sqlite_writer import Writer, flush, quoted
 from jobber.sources.base import Shape
@@ -58,11 +59,11 @@ class SqliteResults:
         return naming.table_name(self._template, job_id, folds_case=True)
 
     @contextmanager
-    def begin(self, target: Target, columns: Sequence[Column]) -> Iterator[Writer]:
+    def begin(self, target: Target, columns: Sequence[Column], cancellation: Cancellation) -> Iterator[Writer]:
         """Register the attempt in the ledger; leaving without ``publish`` discards it."""
         if not columns:
             raise ResultsFailed("the query gives no columns, so there is no table to make", retryable=False)
-        writer = Writer(self, target, columns)
+        writer = Writer(self, target, columns, cancellation)
         with translated(self.name), self.ledger.transaction(durable=True) as connection:
             entry = self.settle(connection, target.table)
             if entry is not None:
@@ -128,6 +129,13 @@ class SqliteResults:
                 self._unpublish(connection, table)
             ledger.forget_idle(connection)
             return tables
+
+    def abandoned(self, older_than: float) -> list[Claim]:
+        """Return the attempts that may still publish and began more than ``older_than`` seconds ago."""
+        with translated(self.name), self.ledger.transaction() as connection:
+            for table in ledger.loading(connection):
+                self.settle(connection, table)
+            return ledger.abandoned(connection, older_than)
 
     def close(self) -> None:
         """Close the ledger."""

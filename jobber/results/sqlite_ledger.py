@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobber.errors import Fenced
-from jobber.results.base import LEDGER, Target
+from jobber.results.base import LEDGER, Claim, Target
 
 #: ``application_id`` of a result file: "jobr".
 APPLICATION = 0x6A6F6272
@@ -206,6 +206,16 @@ def expired(connection: sqlite3.Connection, limit: int) -> list[str]:
 def loading(connection: sqlite3.Connection) -> list[str]:
     """Return the tables that an attempt may still publish to."""
     return [t for (t,) in connection.execute("SELECT table_name FROM jobber_ledger WHERE staging IS NOT NULL")]
+
+
+def abandoned(connection: sqlite3.Connection, older_than: float) -> list[Claim]:
+    """Return the attempts that may still publish and began more than ``older_than`` seconds ago."""
+    found = connection.execute(
+        "SELECT table_name, claim_run, claim_attempt FROM jobber_ledger "
+        "WHERE staging IS NOT NULL AND claimed_at < julianday('now') - ? / 86400.0 ORDER BY claimed_at",
+        [older_than],
+    )
+    return [Claim(*row) for row in found]
 
 
 def forget_idle(connection: sqlite3.Connection) -> None:

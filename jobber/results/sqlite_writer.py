@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row, result_type
 from jobber.errors import AttemptError, ResultsFailed
 from jobber.results import sqlite_ledger as ledger
@@ -33,12 +34,15 @@ _UNPROTECTED = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA lock
 class Writer:
     """Writes the rows of one attempt; ``jobber.results.base.ResultsWriter``."""
 
-    def __init__(self, backend: SqliteResults, target: Target, columns: Sequence[Column]) -> None:
+    def __init__(
+        self, backend: SqliteResults, target: Target, columns: Sequence[Column], cancellation: Cancellation
+    ) -> None:
         self.rows = 0
         self.staging = f"{staging_name(target)}.db"
         self._backend = backend
         self._target = target
         self._columns = columns
+        self._cancellation = cancellation
         self._values = Values(columns)
         self._file: Path = backend.folder / self.staging
         self._insert = f"INSERT INTO {quoted(target.table)} VALUES ({','.join('?' * len(columns))})"  # noqa: S608
@@ -69,7 +73,8 @@ class Writer:
             if self._connection is None:
                 raise ResultsFailed(f'the staging file of "{self._target.table}" is closed already')
             try:
-                self._connection.executemany(self._insert, batch)
+                with self._cancellation.interruptible(self._connection.interrupt):
+                    self._connection.executemany(self._insert, batch)
             except (OverflowError, UnicodeEncodeError, sqlite3.DataError) as exc:
                 culprit = self._values.culprit(batch)
                 if culprit is None:
@@ -83,6 +88,7 @@ class Writer:
             return self.rows
         with translated(self._backend.name):
             self._flush()
+            self._cancellation.check()
             self._swap()
         self._published = True
         return self.rows
@@ -113,10 +119,11 @@ class Writer:
         """Commit the staging file and see it on the disk."""
         if self._connection is None:
             return  # by an earlier call
-        for number, column in enumerate(self._target.index, 1):
-            name = quoted(f"{self._target.table}_{number}")
-            self._connection.execute(f"CREATE INDEX {name} ON {quoted(self._target.table)} ({quoted(column)})")
-        self._connection.execute("COMMIT")
+        with self._cancellation.interruptible(self._connection.interrupt):
+            for number, column in enumerate(self._target.index, 1):
+                name = quoted(f"{self._target.table}_{number}")
+                self._connection.execute(f"CREATE INDEX {name} ON {quoted(self._target.table)} ({quoted(column)})")
+            self._connection.execute("COMMIT")
         self._close_file()
         with suppress(FileNotFoundError):  # dropped by whoever overtook this attempt, as the ledger will say
             flush(self._file)

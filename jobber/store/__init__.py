@@ -17,6 +17,7 @@ from jobber.store.engine import Database
 from jobber.store.gates import Gate, GateBook, GateKind, Hold
 from jobber.store.lanes import LaneBook, open_queues
 from jobber.store.reading import Reader
+from jobber.store.runs import catch_up
 from jobber.store.submission import Submitter
 from jobber.store.transitions import Transitions
 from jobber.store.upkeep import Upkeep
@@ -48,9 +49,13 @@ class Store:
         self._upkeep = Upkeep(self._database, lanes)
 
     def migrate(self) -> None:
-        """Make or update the tables; any number of processes may do so at once."""
+        """Make or update the tables, and raise the counter of runs to the clock; any number may do so at once.
+
+        The counter is behind after a backup was restored: its runs would be numbered as others were that ran since.
+        """
         if not self._database.read(migrations.is_current):
             self._database.write(migrations.upgrade)
+        catch_up(self._database)
 
     def ping(self) -> None:
         """Raise StateUnavailable unless the database answers."""
@@ -77,6 +82,14 @@ class Store:
     def live(self, job_ids: Collection[str]) -> set[str]:
         """Return which of these IDs are not finished; one query for all."""
         return self._reader.live(job_ids)
+
+    def finished(self, job_id: str) -> list[Job]:
+        """Return all finished runs of an ID, newest first. Raises JobIsLive (with the live job), UnknownJob."""
+        return self._reader.finished(job_id)
+
+    def running(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Return which of these (run, attempt) are not over: their worker may be dead, but nobody rescued them yet."""
+        return self._reader.running(attempts)
 
     def pending(self, queue: str, *, limit: int = 1000) -> list[Job]:
         """Return the waiting jobs of a queue as they will run: the ready ones in order, then the delayed ones."""
@@ -154,6 +167,16 @@ class Store:
     def requeue(self, job: Job) -> frozenset[str]:
         """Give a job back, ready now, no retry spent; CANCELLED if asked for. Raises Fenced."""
         return self._transitions.requeue(job)
+
+    def give_back(self, worker: int, attempts: Collection[tuple[int, int]]) -> frozenset[str]:
+        """Requeue what a worker holds, but does not know of, because the answer to its claim was lost.
+
+        Skips attempts that this worker does not hold any more.
+
+        Parameters:
+            attempts: (run, attempt) of each.
+        """
+        return self._transitions.give_back(worker, attempts)
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a waiting job at once, ask a running one to stop. Raises JobIsFinished, UnknownJob."""

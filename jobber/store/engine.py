@@ -25,7 +25,6 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -33,7 +32,6 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from jobber.errors import ConfigError
 from jobber.store.failures import Cause, cause, translated
-from jobber.store.schema import counters, run_sequence
 
 T = TypeVar("T")
 
@@ -115,7 +113,8 @@ class Database:
             options["connect_args"] = {k: v for k, v in _POSTGRESQL_CONNECT.items() if k not in parsed.query}
         else:
             raise ConfigError(f"the state database cannot be {self.engine_name}; use PostgreSQL or SQLite")
-        self._engine = create_engine(parsed, **options)
+        # Errors are chained for the log, and arguments of jobs are not for the log.
+        self._engine = create_engine(parsed, hide_parameters=True, **options)
         if self.engine_name == "sqlite":
             event.listen(self._engine, "connect", _open_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -214,21 +213,6 @@ class Database:
     def insert(self, table: Any) -> Any:
         """Return an INSERT that knows ON CONFLICT, which both engines spell alike."""
         return postgresql.insert(table) if self.engine_name == "postgresql" else sqlite.insert(table)
-
-    def next_runs(self, connection: Connection, count: int) -> tuple[list[int], int]:
-        """Return ``count`` new run numbers, growing, and the time."""
-        if self.engine_name == "postgresql":
-            series = func.generate_series(1, count).table_valued("n")
-            rows = connection.execute(select(run_sequence.next_value(), self.now).select_from(series)).all()
-            return sorted(row[0] for row in rows), rows[0][1]
-        bump = (
-            update(counters)
-            .where(counters.c.name == "run")
-            .values(value=counters.c.value + count)
-            .returning(counters.c.value, self.now)
-        )
-        last, now = connection.execute(bump).one()
-        return list(range(last - count + 1, last + 1)), now
 
 
 class _CommitFailed(Exception):

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
-from jobber.errors import UnknownJob
+from jobber.errors import JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState, Micros
 from jobber.store.engine import Database, among
 from jobber.store.gates import GateBook, Hold
@@ -74,6 +74,25 @@ class Reader:
 
         return self._database.read(work)
 
+    def finished(self, job_id: str) -> list[Job]:
+        """Return all finished runs of an ID, newest first.
+
+        Raises:
+            JobIsLive: a run of it is not finished.
+            UnknownJob: there is none of that ID.
+        """
+        history = select(finished_jobs).where(finished_jobs.c.job_id == job_id).order_by(finished_jobs.c.run.desc())
+
+        def work(connection: Connection) -> list[Job]:
+            for job in live_jobs(connection, select_live().where(jobs.c.job_id == job_id)):
+                raise JobIsLive(f"job {job_id} is {job.state.value}; cancel it first", job)
+            return [job_of(row) for row in connection.execute(history).mappings()]
+
+        runs = self._database.read(work)
+        if not runs:
+            raise UnknownJob(f"there is no job {job_id}")
+        return runs
+
     def live(self, job_ids: Collection[str]) -> set[str]:
         """Return which of these IDs have a live job; one query for all."""
         if not job_ids:
@@ -81,6 +100,15 @@ class Reader:
         statement = select(jobs.c.job_id).where(among(self._database.engine_name, jobs.c.job_id, "ids"))
         wanted = {"ids": self._database.many(job_ids)}
         return self._database.read(lambda connection: set(connection.execute(statement, wanted).scalars()))
+
+    def running(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+        """Return which of these (run, attempt) a worker holds, alive or not; one query for all."""
+        if not attempts:
+            return set()
+        held = select(running.c.run, running.c.attempt).where(among(self._database.engine_name, running.c.run, "runs"))
+        wanted = {"runs": self._database.many({run for run, _ in attempts})}
+        found = self._database.read(lambda connection: connection.execute(held, wanted).all())
+        return {(run, attempt) for run, attempt in found}.intersection(attempts)
 
     def pending(self, queue: str, *, limit: int) -> list[Job]:
         """Return the waiting jobs of a queue as they will run: the ready ones in order, then the delayed ones by time.

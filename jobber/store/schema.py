@@ -26,8 +26,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 #: Lower bound of an empty lane: greater than any ``ord``, and still a signed 64-bit integer.
 EMPTY = 2**62
-#: ``ord = (10 - priority) * ORD_STEP + run``: priority first, then age.
-ORD_STEP = 10**12
+#: ``ord = (10 - priority) * ORD_STEP + run``: priority first, then age. Runs are numbered from the milliseconds since
+#: the epoch on: 10**15 of them last for 30,000 years, and 10 * 10**15 is well below EMPTY.
+ORD_STEP = 10**15
 
 metadata = MetaData(
     naming_convention={

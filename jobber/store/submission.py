@@ -15,6 +15,7 @@ from jobber.store.engine import ATTEMPTS, Database
 from jobber.store.lanes import LaneBook, key_of
 from jobber.store.reading import Reader
 from jobber.store.records import job_as_submitted, values_of
+from jobber.store.runs import next_runs
 from jobber.store.schema import jobs, order
 
 _INSERT = insert(jobs)
@@ -61,7 +62,7 @@ class Submitter:
         raise StateUnavailable("the state database is too busy: jobs of these IDs come and go", retry_after=1)
 
     def _insert(self, connection: Connection, new: Sequence[NewJob]) -> list[Job]:
-        runs, now = self._database.next_runs(connection, len(new))
+        runs, now = next_runs(self._database, connection, len(new))
         keys = [key_of(job) for job in new]
         lanes = self._lanes.ids(connection, set(keys))
         heads: dict[int, int] = {}

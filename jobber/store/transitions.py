@@ -6,7 +6,7 @@ decides, everybody later is fenced off. docs/job-lifecycle.md draws the states.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -30,7 +30,7 @@ from jobber.jobs import Job, JobState
 from jobber.store.engine import Database, clock
 from jobber.store.gates import GateBook
 from jobber.store.lanes import LaneBook, key_of, open_queues
-from jobber.store.reading import Reader
+from jobber.store.reading import Reader, live_jobs, select_live
 from jobber.store.records import encode_columns, job_of, storable
 from jobber.store.schema import RUN_COLUMNS, finished_jobs, jobs, order, running, workers
 
@@ -71,6 +71,38 @@ class Transitions:
     def requeue(self, job: Job) -> frozenset[str]:
         """STARTED to PENDING, ready now, no retry spent; to CANCELLED where a cancel was asked for meanwhile."""
         return self._put_back(job, JobState.PENDING, "requeue", {}, 0)
+
+    def give_back(self, worker: int, attempts: Collection[tuple[int, int]]) -> frozenset[str]:
+        """Requeue attempts that a worker holds without knowing of them; those that it does not hold are skipped.
+
+        Parameters:
+            attempts: (run, attempt) of each.
+        """
+        holds = select_live().where(running.c.worker == worker).order_by(jobs.c.run)
+
+        def work(connection: Connection) -> tuple[list[Job], frozenset[str]]:
+            given, heads = [], dict[int, int]()
+            ready = set()
+            for job in live_jobs(connection, holds):
+                held = self._release(connection, job) if (job.run, job.attempt) in attempts else None
+                if held is None:
+                    continue
+                given.append(job)
+                if held.cancel_requested:
+                    self._finish(connection, job, JobState.CANCELLED, {})
+                    continue
+                ord_ = order(job.priority, job.run)
+                values = {**_put_back_values(job, JobState.PENDING, "requeue"), "ord": ord_}
+                connection.execute(update(jobs).where(jobs.c.run == job.run).values(values))
+                heads[held.lane] = min(ord_, heads.get(held.lane, ord_))
+                ready.add(job.queue)
+            self._lanes.wake(connection, heads)
+            return given, frozenset(ready)
+
+        if not attempts:
+            return frozenset()
+        given, ready = self._database.write(work)
+        return self.freed(*given) | ready
 
     def rescue(self, job: Job, *, max_rescues: int) -> Job:
         """Take an attempt from a worker whose lease ran out, and declare that worker dead.
@@ -196,15 +228,15 @@ class Transitions:
     def _fenced(job: Job) -> Fenced:
         return Fenced(f"attempt {job.attempt} of job {job.job_id} was overtaken: it was ended by somebody else")
 
-    def freed(self, job: Job) -> frozenset[str]:
-        """Return the queues with a job that could run now behind a limit that ``job`` counted against.
+    def freed(self, *ended: Job) -> frozenset[str]:
+        """Return the queues with a job that could run now behind a limit that one of ``ended`` counted against.
 
         Asked after the commit: of two attempts that end beside each other, the later one sees both gone.
         """
 
         def work(connection: Connection) -> frozenset[str]:
             gates = self._gates.current(connection)
-            limited = [gate for gate, _ in gates.limited(job)]
+            limited = {gate for job in ended for gate, _ in gates.limited(job)}
             return open_queues(self._database, connection, gates, limited) if limited else frozenset()
 
         return self._database.read(work)

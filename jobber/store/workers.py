@@ -37,9 +37,12 @@ class Pulse:
 
     Parameters:
         cancelled: (run, attempt) of this worker's attempts that somebody asked to cancel.
+        held: (run, attempt) of all that this worker holds, those included. One that it does not know of was claimed
+            by a call whose answer was lost: ``give_back``.
     """
 
     cancelled: frozenset[tuple[int, int]]
+    held: frozenset[tuple[int, int]]
 
 
 class Roster:
@@ -86,10 +89,10 @@ class Roster:
             .values(seen_at=now, lease_until=now + lease * 1_000_000)
         )
         note = update(running).where(running.c.run == bindparam("of_run"), running.c.worker == worker)
-        asked = (
-            select(running.c.run, running.c.attempt)
+        holds = (
+            select(running.c.run, running.c.attempt, jobs.c.cancel_requested)
             .join(jobs, jobs.c.run == running.c.run)
-            .where(running.c.worker == worker, jobs.c.cancel_requested)
+            .where(running.c.worker == worker)
         )
         rows = [
             {"of_run": run, "phase": step.phase, "rows": step.rows, "bytes": step.bytes}
@@ -101,7 +104,8 @@ class Roster:
                 raise Fenced("this worker was declared dead; it must register again")
             if rows:
                 connection.execute(note, rows)
-            return Pulse(frozenset((run, attempt) for run, attempt in connection.execute(asked)))
+            held = {(run, attempt): asked for run, attempt, asked in connection.execute(holds)}
+            return Pulse(frozenset(key for key, asked in held.items() if asked), frozenset(held))
 
         return self._database.write(work)
 

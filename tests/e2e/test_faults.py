@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 import urllib3
 
@@ -129,6 +130,38 @@ url = "{postgres.url(source)}"
         wait_until(lambda: accepted(running), timeout=30)
         assert running.client.job(before.job_id).state == "SUCCESS"
         assert running.client.wait(running.client.submit("rows", [3]).job_id, timeout=30).state == "SUCCESS"
+    postgres.drop_database(source)
+
+
+def test_a_start_without_the_state_database_heals_when_it_comes(
+    tmp_path: Path, postgres: Postgres, own_postgres: Postgres
+) -> None:
+    own_postgres.execute("CREATE DATABASE state")
+    own_postgres.stop()
+    source = postgres.new_database()
+    text = f"""
+[app]
+data_dir = "{tmp_path}/data"
+start_timeout = "1s"
+[job_queue.state]
+url = "{own_postgres.url("state")}"
+[db.pg]
+url = "{postgres.url(source)}"
+max_concurrent = 3
+[db.down]
+url = "{postgres.url(source)}"
+"""
+    with jobber(tmp_path, text, TASKS) as running:
+        assert "the state database:" in running.text()
+        with pytest.raises(StateUnavailable):
+            running.client.submit("rows", [3])
+        own_postgres.start()
+
+        wait_until(lambda: accepted(running), timeout=30)
+        assert running.client.wait(running.client.submit("rows", [3]).job_id, timeout=30).state == "SUCCESS"
+        with psycopg.connect(own_postgres.dsn("state")) as connection:
+            limits = connection.execute("SELECT name FROM jobber_gates WHERE running_limit = 3").fetchall()
+        assert limits == [("pg",)]
     postgres.drop_database(source)
 
 

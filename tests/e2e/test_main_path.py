@@ -10,6 +10,7 @@ import time
 from decimal import Decimal
 
 import pytest
+import urllib3
 
 from jobber.errors import InvalidRequest, JobIsFinished, JobIsLive, UnknownJob, UnknownTask
 from tests.e2e.running import Running
@@ -154,6 +155,23 @@ def test_many_jobs_at_once_all_finish(running: Running) -> None:
 
     for number, job in enumerate(jobs, 1):
         assert running.client.wait(job.job_id, timeout=60).count == number
+
+
+def test_idle_connections_keep_nobody_else_out(running: Running) -> None:
+    port = int(running.url.rsplit(":", 1)[1])
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(300)]
+    try:
+        for connection in idle:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+
+        assert urllib3.request("GET", running.url, timeout=5).status == 200
+
+        assert time.monotonic() - began < 2
+    finally:
+        for connection in idle:
+            connection.close()
 
 
 def test_more_waiting_requests_than_threads_keep_nobody_else_from_an_answer(running: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,6 +87,21 @@ def test_who_waits_for_a_job_is_answered_when_the_instance_stops(
 
         waiter.join(2)
         assert answered == ["PENDING"]
+        running.process.returncode = 0
+
+
+def test_a_running_job_does_not_outlive_a_supervisor_that_was_killed(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        job = running.client.submit("nap", [60])
+        wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
+        family = running.family()
+        running.process.kill()
+        running.process.wait()
+
+        wait_until(lambda: not any(alive(process) for process in family), timeout=10)
+        assert state_of(postgres, database, job.job_id) == "PENDING"
         running.process.returncode = 0
 
 
@@ -266,6 +282,35 @@ def test_jobs_run_while_the_broker_is_down(
             redis_server.start()
 
 
+def test_wiping_the_embedded_brokers_folder_stops_nothing(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        shutil.rmtree(tmp_path / "data" / "broker")
+
+        for _ in range(3):
+            job = running.client.submit("count_to", [2])
+            assert running.client.wait(job.job_id, timeout=20).state == "SUCCESS"
+
+        wait_until((tmp_path / "data" / "broker" / "messages").is_dir, timeout=10)
+
+
+def test_redis_may_restart_while_jobs_run(
+    tmp_path: Path, postgres: Postgres, database: str, redis_server: Redis
+) -> None:
+    """kombu would end the worker, putting back messages through a channel that is closed."""
+    text = config(tmp_path, postgres, database, redis_server.url)
+    with jobber(tmp_path, text, TASKS) as running:
+        (worker,) = running.workers()
+        jobs = [running.client.submit("nap", [0.5]) for _ in range(30)]
+        for _ in range(2):
+            time.sleep(0.7)
+            redis_server.stop(kill=True)
+            redis_server.start()
+
+        assert {running.client.wait(job.job_id, timeout=40).state for job in jobs} == {"SUCCESS"}
+        assert alive(worker), running.text()
+        assert "Unrecoverable" not in running.text()
+
+
 def test_sighup_loads_new_tasks_and_keeps_the_old_ones_when_the_new_are_bad(
     tmp_path: Path, postgres: Postgres, database: str
 ) -> None:
@@ -291,6 +336,38 @@ def reload(running: Running, status: int = 0) -> str:
     done = subprocess.run([*running.command, "reload"], cwd=running.folder, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
+
+
+def test_reload_signals_nobody_for_the_note_of_a_killed_instance(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    """Its process ID may be anybody's by now, and SIGHUP ends most programs."""
+    innocent = subprocess.Popen(["sleep", "60"])
+    try:
+        (tmp_path / "config.toml").write_text(config(tmp_path, postgres, database))
+        note = tmp_path / "data" / "run" / f"{innocent.pid}.json"
+        note.parent.mkdir(parents=True)
+        note.write_text(f'{{"pid": {innocent.pid}, "reloads": 0}}')
+
+        done = run(tmp_path, "--config", "config.toml", "reload")
+
+        assert done.returncode == 1
+        assert "no jobber runs" in done.stderr
+        assert innocent.poll() is None
+        assert not note.exists()
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+def test_a_reload_that_cannot_be_noted_ends_nothing(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        shutil.rmtree(tmp_path / "data" / "run")
+        (tmp_path / "data" / "run").write_text("a file where the folder was")
+        running.process.send_signal(signal.SIGHUP)
+
+        wait_until(lambda: "could not note the reload" in running.text())
+        assert running.client.wait(running.client.submit("count_to", [1]).job_id, timeout=20).state == "SUCCESS"
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

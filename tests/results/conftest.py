@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row
 from jobber.config import ResultsSettings
 from jobber.results import open_results
@@ -202,7 +203,7 @@ def load(
     columns: Sequence[Column] = COLUMNS,
 ) -> int:
     """Write batches and chunks, call what can be called, in the order given; then publish."""
-    with backend.begin(where, columns) as writer:
+    with backend.begin(where, columns, Cancellation()) as writer:
         for part in parts:
             if isinstance(part, Chunk):
                 writer.write_chunk(part)

@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row, unique_names
-from jobber.errors import Fenced, ResultsFailed, ResultsGone, ValueNotRepresentable
-from jobber.results.base import STAGING_PREFIX, ResultsWriter
+from jobber.errors import Cancelled, Fenced, ResultsFailed, ResultsGone, ValueNotRepresentable
+from jobber.results.base import STAGING_PREFIX, Claim, ResultsWriter
 from tests.results.conftest import COLUMNS, Lab, load, read, target, write
+from tests.servers import wait_until
 
 ONE: list[Row] = [(1, "one")]
 TWO: list[Row] = [(1, "uno"), (2, "dos")]
@@ -53,7 +55,7 @@ def test_nothing_is_visible_before_publish(lab: Lab, bulk: str) -> None:
 
 @pytest.mark.parametrize("bulk", ["small", "bulky"])
 def test_leaving_without_publish_leaves_nothing(lab: Lab, bulk: str) -> None:
-    with lab.backend.begin(target(), COLUMNS) as writer:
+    with lab.backend.begin(target(), COLUMNS, Cancellation()) as writer:
         writer.write_batch(ONE if bulk == "small" else [(n, BULKY) for n in range(4)])
     assert lab.tables() == set()
 
@@ -65,14 +67,14 @@ def test_leaving_by_an_error_leaves_nothing_and_passes_the_error_on(lab: Lab) ->
 
 
 def test_an_attempt_that_gave_up_may_begin_once_more(lab: Lab) -> None:
-    with lab.backend.begin(target(run=2, attempt=3), COLUMNS) as writer:
+    with lab.backend.begin(target(run=2, attempt=3), COLUMNS, Cancellation()) as writer:
         writer.write_batch([(n, BULKY) for n in range(4)])
     write(lab.backend, target(run=2, attempt=3), ONE)
     assert read(lab.backend, 2) == ONE
 
 
 def test_publishing_twice_is_harmless(lab: Lab) -> None:
-    with lab.backend.begin(target(), COLUMNS) as writer:
+    with lab.backend.begin(target(), COLUMNS, Cancellation()) as writer:
         writer.write_batch(TWO)
         assert writer.publish() == 2
         assert writer.publish() == 2
@@ -103,7 +105,7 @@ def test_a_rerun_may_have_other_columns(lab: Lab) -> None:
 @pytest.mark.parametrize("bulk", ["small", "bulky"])
 def test_a_failed_rerun_leaves_the_old_result(lab: Lab, bulk: str) -> None:
     write(lab.backend, target(run=1), ONE)
-    with lab.backend.begin(target(run=2), COLUMNS) as writer:
+    with lab.backend.begin(target(run=2), COLUMNS, Cancellation()) as writer:
         writer.write_batch(TWO if bulk == "small" else [(n, BULKY) for n in range(4)])
     assert read(lab.backend, 1) == ONE
     assert lab.tables() == {"results_a"}
@@ -116,7 +118,7 @@ def test_a_result_without_rows_is_still_a_typed_table(lab: Lab) -> None:
 
 
 def test_a_result_without_columns_is_refused(lab: Lab) -> None:
-    with pytest.raises(ResultsFailed, match="no columns"), lab.backend.begin(target(), ()):
+    with pytest.raises(ResultsFailed, match="no columns"), lab.backend.begin(target(), (), Cancellation()):
         pass
 
 
@@ -125,12 +127,12 @@ def test_a_result_without_columns_is_refused(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("run", "attempt"), [(1, 9), (2, 1), (2, 2)])
 def test_an_attempt_that_is_not_newer_is_fenced_at_begin(lab: Lab, run: int, attempt: int) -> None:
-    with lab.backend.begin(target(run=2, attempt=2), COLUMNS) as writer:
-        with pytest.raises(Fenced), lab.another().begin(target(run=run, attempt=attempt), COLUMNS):
+    with lab.backend.begin(target(run=2, attempt=2), COLUMNS, Cancellation()) as writer:
+        with pytest.raises(Fenced), lab.another().begin(target(run=run, attempt=attempt), COLUMNS, Cancellation()):
             pass
         writer.write_batch(ONE)
         writer.publish()
-    with pytest.raises(Fenced), lab.another().begin(target(run=run, attempt=attempt), COLUMNS):
+    with pytest.raises(Fenced), lab.another().begin(target(run=run, attempt=attempt), COLUMNS, Cancellation()):
         pass
     assert read(lab.backend, 2) == ONE
 
@@ -138,7 +140,7 @@ def test_an_attempt_that_is_not_newer_is_fenced_at_begin(lab: Lab, run: int, att
 @pytest.mark.parametrize("bulk", ["small", "bulky"])
 def test_an_attempt_overtaken_while_it_loads_cannot_publish(lab: Lab, bulk: str) -> None:
     rows: list[Row] = ONE if bulk == "small" else [(n, BULKY) for n in range(4)]
-    with lab.backend.begin(target(attempt=1), COLUMNS) as old:
+    with lab.backend.begin(target(attempt=1), COLUMNS, Cancellation()) as old:
         old.write_batch(rows)
         write(lab.another(), target(attempt=2), TWO)
         old.write_batch(rows)
@@ -151,7 +153,7 @@ def test_an_attempt_overtaken_while_it_loads_cannot_publish(lab: Lab, bulk: str)
 @pytest.mark.parametrize("bulk", ["small", "bulky"])
 def test_a_fenced_attempt_cannot_publish_and_leaves_the_old_result(lab: Lab, bulk: str) -> None:
     write(lab.backend, target(run=1), ONE)
-    with lab.backend.begin(target(run=2, attempt=1), COLUMNS) as writer:
+    with lab.backend.begin(target(run=2, attempt=1), COLUMNS, Cancellation()) as writer:
         writer.write_batch(TWO if bulk == "small" else [(n, BULKY) for n in range(4)])
         lab.another().fence("results_a", 2, 1)
         assert staging_left(lab) == []
@@ -163,14 +165,14 @@ def test_a_fenced_attempt_cannot_publish_and_leaves_the_old_result(lab: Lab, bul
 
 def test_fencing_stops_an_attempt_that_has_not_begun_yet_but_not_the_next(lab: Lab) -> None:
     lab.backend.fence("results_a", 1, 3)
-    with pytest.raises(Fenced), lab.backend.begin(target(attempt=3), COLUMNS):
+    with pytest.raises(Fenced), lab.backend.begin(target(attempt=3), COLUMNS, Cancellation()):
         pass
     write(lab.backend, target(attempt=4), ONE)
     assert read(lab.backend) == ONE
 
 
 def test_fencing_an_older_attempt_does_not_touch_a_newer_one(lab: Lab) -> None:
-    with lab.backend.begin(target(run=2), COLUMNS) as writer:
+    with lab.backend.begin(target(run=2), COLUMNS, Cancellation()) as writer:
         writer.write_batch(ONE)
         lab.another().fence("results_a", 1, 99)
         writer.publish()
@@ -179,9 +181,9 @@ def test_fencing_an_older_attempt_does_not_touch_a_newer_one(lab: Lab) -> None:
 
 
 def test_giving_up_after_being_fenced_does_not_lift_the_fence(lab: Lab) -> None:
-    with lab.backend.begin(target(attempt=1), COLUMNS):
+    with lab.backend.begin(target(attempt=1), COLUMNS, Cancellation()):
         lab.backend.fence("results_a", 1, 1)
-    with pytest.raises(Fenced), lab.backend.begin(target(attempt=1), COLUMNS):
+    with pytest.raises(Fenced), lab.backend.begin(target(attempt=1), COLUMNS, Cancellation()):
         pass
 
 
@@ -192,7 +194,7 @@ def test_of_two_attempts_that_publish_at_once_exactly_one_wins_and_ledger_and_ta
         def attempt(number: int, run: int = run, barrier: threading.Barrier = barrier) -> str:
             backend = lab.another()
             try:
-                with backend.begin(target(run=run, attempt=number), COLUMNS) as writer:
+                with backend.begin(target(run=run, attempt=number), COLUMNS, Cancellation()) as writer:
                     writer.write_batch([(number, "x")] * number)
                     barrier.wait(10)
                     writer.publish()
@@ -216,7 +218,7 @@ def test_of_two_attempts_that_publish_at_once_exactly_one_wins_and_ledger_and_ta
 
 def test_an_older_attempt_that_publishes_while_a_newer_one_begins_never_wins_over_it(lab: Lab) -> None:
     for run in range(1, 9):
-        with lab.backend.begin(target(run=run, attempt=1), COLUMNS) as old:
+        with lab.backend.begin(target(run=run, attempt=1), COLUMNS, Cancellation()) as old:
             old.write_batch(ONE)
             with ThreadPoolExecutor(2) as pool:
                 older = pool.submit(old.publish)
@@ -225,6 +227,69 @@ def test_an_older_attempt_that_publishes_while_a_newer_one_begins_never_wins_ove
                 assert older.exception(30) is None or isinstance(older.exception(), Fenced)
         assert read(lab.backend, run) == TWO
         assert lab.tables() == {"results_a"}
+
+
+# -- cancelling and abandoned attempts --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bulk", ["small", "bulky"])
+def test_a_cancel_before_publishing_ends_it_with_the_reason_and_leaves_the_old_result(lab: Lab, bulk: str) -> None:
+    write(lab.backend, target(run=1), ONE)
+    token = Cancellation()
+    with lab.backend.begin(target(run=2), COLUMNS, token) as writer:
+        writer.write_batch(TWO if bulk == "small" else [(n, BULKY) for n in range(4)])
+        token.pull(Cancelled("the job was cancelled"))
+        with pytest.raises(Cancelled):
+            writer.publish()
+    assert read(lab.backend, 1) == ONE
+    wait_until(lambda: lab.tables() == {"results_a"})
+    wait_until(lambda: lab.backend.abandoned(-60) == [])
+
+
+def test_a_cancel_after_publishing_changes_nothing(lab: Lab) -> None:
+    token = Cancellation()
+    with lab.backend.begin(target(), COLUMNS, token) as writer:
+        writer.write_batch(TWO)
+        assert writer.publish() == 2
+        token.pull(Cancelled("the job was cancelled"))
+        assert writer.publish() == 2
+    assert read(lab.backend) == TWO
+    assert lab.tables() == {"results_a"}
+
+
+def test_attempts_that_may_still_publish_are_listed_by_their_age(lab: Lab) -> None:
+    write(lab.backend, target("results_b"), ONE)
+    lab.backend.fence("results_c", 1, 1)
+    with lab.backend.begin(target(run=3, attempt=2), COLUMNS, Cancellation()) as writer:
+        assert lab.another().abandoned(3600) == []
+        assert lab.another().abandoned(-60) == [Claim("results_a", 3, 2)]
+        old = "julianday('now') - 1" if lab.backend.engine == "sqlite" else "now() - interval '1 day'"
+        lab.ledger(f"UPDATE jobber_ledger SET claimed_at = {old}")
+        assert lab.another().abandoned(3600) == [Claim("results_a", 3, 2)]
+        assert lab.another().abandoned(2 * 86400) == []
+        writer.publish()
+    assert lab.backend.abandoned(-60) == []
+
+
+@pytest.mark.parametrize("rerun", [False, True])
+def test_fencing_an_abandoned_attempt_drops_what_it_left_and_takes_it_off_the_list(lab: Lab, rerun: bool) -> None:
+    """A process that died, or whose database went away while it loaded, cleans up nothing."""
+    if rerun:
+        write(lab.backend, target(run=1), ONE)
+    options = {} if lab.backend.engine == "sqlite" else {"segment_seconds": 0.05}
+    dead = lab.another(**options)
+    context = dead.begin(target(run=2), COLUMNS, Cancellation())
+    context.__enter__().write_batch([(n, BULKY) for n in range(4)])
+    wait_until(lambda: staging_left(lab))
+    wait_until(lambda: lab.backend.abandoned(0) == [Claim("results_a", 2, 1)])
+
+    lab.backend.fence("results_a", 2, 1)
+
+    assert staging_left(lab) == []
+    assert lab.backend.abandoned(-60) == []
+    context.__exit__(None, None, None)
+    if rerun:
+        assert read(lab.backend, 1) == ONE
 
 
 # -- strangers --------------------------------------------------------------------------------------------------------

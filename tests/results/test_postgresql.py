@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,13 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row
 from jobber.config import ResultsSettings
-from jobber.errors import ConfigError, ResultsFailed, ResultsGone, ResultsUnavailable, ValueNotRepresentable
+from jobber.errors import Cancelled, ConfigError, ResultsFailed, ResultsGone, ResultsUnavailable, ValueNotRepresentable
 from jobber.results import open_results
 from jobber.results.postgresql import PostgresResults
+from jobber.results.postgresql_pool import Connection
 from jobber.sources.base import Chunk
 from tests.results.conftest import COLUMNS, PostgresLab, load, postgres_lab, read, target, write
 from tests.servers import Postgres, free_port, wait_until
@@ -157,7 +160,7 @@ def test_nothing_else_of_that_name_is_replaced(pg: PostgresLab, made: str) -> No
 
 def test_encoded_rows_are_stored_as_they_come(either: PostgresLab) -> None:
     columns = [Column("a", Kind.INTEGER), Column("b", Kind.FLOAT), Column("c", Kind.BOOLEAN), Column("d", Kind.TEXT)]
-    with either.backend.begin(target(), columns) as writer:
+    with either.backend.begin(target(), columns, Cancellation()) as writer:
         writer.write_chunk(Chunk(b"1\t0.1\tt\ta\\tb\\\\\n\\N\t\\N\t\\N\t\\N\n", 2))
         writer.write_chunk(Chunk(b"3\tNaN\tf\t\\\\N\n", 1))
         assert writer.publish() == 3
@@ -187,7 +190,7 @@ def test_a_bad_value_deep_in_a_large_load_is_named(either: PostgresLab) -> None:
 
 
 def test_a_load_that_failed_once_cannot_go_on_without_the_lost_rows(pg: PostgresLab) -> None:
-    with pg.backend.begin(target(), COLUMNS) as writer:
+    with pg.backend.begin(target(), COLUMNS, Cancellation()) as writer:
         writer.write_batch(BULKY)
         writer.write_chunk(Chunk(b"x1\tbad\n", 1))
         with pytest.raises(ValueNotRepresentable):
@@ -202,7 +205,7 @@ def test_a_load_that_failed_once_cannot_go_on_without_the_lost_rows(pg: Postgres
 def test_a_slow_load_keeps_no_transaction_open_and_the_order_of_its_rows(either: PostgresLab) -> None:
     backend = either.another(segment_seconds=0.05)
     rows: list[Row] = []
-    with backend.begin(target(), COLUMNS) as writer:
+    with backend.begin(target(), COLUMNS, Cancellation()) as writer:
         for part in range(3):
             batch: list[Row] = [(part * 100 + n, "x" * width) for n, width in enumerate([900_000, 20, 7000] * 5)]
             rows += batch
@@ -219,7 +222,7 @@ def test_a_slow_load_keeps_no_transaction_open_and_the_order_of_its_rows(either:
 
 def test_whoever_overtakes_a_slow_load_drops_what_it_committed(pg: PostgresLab) -> None:
     slow = pg.another(segment_seconds=0.05)
-    with slow.begin(target(attempt=1), COLUMNS) as writer:
+    with slow.begin(target(attempt=1), COLUMNS, Cancellation()) as writer:
         writer.write_batch(BULKY)
         wait_until(pg.tables)
         write(pg.backend, target(attempt=2), ONE)
@@ -232,7 +235,7 @@ def test_whoever_overtakes_a_slow_load_drops_what_it_committed(pg: PostgresLab) 
 def test_a_staging_table_that_somebody_keeps_open_is_dropped_by_the_janitor(pg: PostgresLab) -> None:
     slow = pg.another(segment_seconds=0.05)
     slow.give_up = lambda *_, **__: None  # type: ignore[method-assign]  # a dead process cleans up nothing
-    with slow.begin(target(attempt=1), COLUMNS) as writer:
+    with slow.begin(target(attempt=1), COLUMNS, Cancellation()) as writer:
         writer.write_batch(BULKY)
         wait_until(pg.tables)
         [staging] = pg.tables()
@@ -247,7 +250,7 @@ def test_a_staging_table_that_somebody_keeps_open_is_dropped_by_the_janitor(pg: 
 
 def test_a_worker_that_dies_leaves_a_staging_table_that_the_next_attempt_drops(pg: PostgresLab) -> None:
     dying = pg.another(segment_seconds=0.05)
-    context = dying.begin(target(attempt=1), COLUMNS)
+    context = dying.begin(target(attempt=1), COLUMNS, Cancellation())
     context.__enter__().write_batch(BULKY)
     wait_until(pg.tables)
     dying.give_up = lambda *_, **__: None  # type: ignore[method-assign]  # a dead process cleans up nothing
@@ -258,7 +261,7 @@ def test_a_worker_that_dies_leaves_a_staging_table_that_the_next_attempt_drops(p
 
 @pytest.mark.parametrize("rows", [TWO, BULKY], ids=["small", "bulky"])
 def test_publishing_again_after_a_lost_acknowledgement_is_harmless(either: PostgresLab, rows: list[Row]) -> None:
-    with either.backend.begin(target(), COLUMNS) as writer:
+    with either.backend.begin(target(), COLUMNS, Cancellation()) as writer:
         writer.write_batch(rows)
         assert writer.publish() == len(rows)
         writer._published = False  # the answer never arrived
@@ -272,7 +275,7 @@ def test_unlogged_tables_are_unlogged_however_they_were_filled(postgres: Postgre
         slow = lab.another(segment_seconds=0.01)
         write(lab.backend, target("results_small"), ONE)
         write(lab.backend, target("results_bulky"), BULKY)
-        with slow.begin(target("results_slow"), COLUMNS) as writer:
+        with slow.begin(target("results_slow"), COLUMNS, Cancellation()) as writer:
             for count in (1, 2):
                 writer.write_batch(BULKY)
                 wait_until(lambda n=count + 2: len(lab.tables()) == n)
@@ -282,6 +285,149 @@ def test_unlogged_tables_are_unlogged_however_they_were_filled(postgres: Postgre
             "WHERE relname LIKE 'results\\_%' AND relnamespace = current_schema()::regnamespace"
         )
         assert kinds == [("u",)]
+
+
+# -- cancelling -------------------------------------------------------------------------------------------------------
+
+CANCELLED = Cancelled("the job was cancelled")
+
+
+def attempt(backend: PostgresResults, token: Cancellation, rows: list[Row], *parts: Callable[[], object]) -> int:
+    """Load and publish run 2; what is in ``parts`` is called before publishing."""
+    with backend.begin(target(run=2), COLUMNS, token) as writer:
+        writer.write_batch(rows)
+        for part in parts:
+            part()
+        return writer.publish()
+
+
+def ended(future: Future[int], within: float = 5) -> BaseException | None:
+    """Return the error of an attempt that was cancelled, once it has ended."""
+    return future.exception(within)
+
+
+@pytest.mark.parametrize("rows", [TWO, BULKY], ids=["small", "bulky"])
+@pytest.mark.parametrize("lock", ["ACCESS SHARE", "SHARE UPDATE EXCLUSIVE"])
+def test_a_cancel_is_heard_while_publishing_waits_for_a_reader(pg: PostgresLab, rows: list[Row], lock: str) -> None:
+    write(pg.backend, target(run=1), ONE)
+    token = Cancellation()
+    with ThreadPoolExecutor(1) as pool, transaction(pg, f'LOCK TABLE "results_a" IN {lock} MODE'):
+        publishing = pool.submit(attempt, pg.another(), token, rows)
+        wait_until(lambda: pg.query("SELECT 1 FROM pg_locks WHERE NOT granted"), interval=0.001)
+        began = time.monotonic()
+        token.pull(CANCELLED)
+        assert ended(publishing) is CANCELLED
+        assert time.monotonic() - began < 3
+    assert read(pg.backend, 1) == ONE
+    wait_until(lambda: pg.tables() == {"results_a"})
+    wait_until(lambda: pg.backend.abandoned(-60) == [])
+
+
+@contextmanager
+def hung(server: Postgres) -> Iterator[None]:
+    """Stop every process of a server while the body runs; the kernel still takes connections for it."""
+    assert server.process is not None
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    pids = [server.process.pid, *map(int, children)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Postgres]:
+    """A server that may be stopped while other tests use theirs."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.mark.parametrize("at", ["begin", "load", "seal", "publish", "leave"])
+def test_a_cancel_is_heard_though_the_server_hangs_and_nothing_is_published_when_it_goes_on(
+    own_server: Postgres, at: str
+) -> None:
+    with contextmanager(postgres_lab)(own_server) as lab, ThreadPoolExecutor(1) as pool:
+        write(lab.backend, target(run=1), ONE)
+        backend = lab.another(segment_seconds=0.5 if at == "seal" else 60)
+        backend.prepare()
+        token, reached, go_on = Cancellation(), threading.Event(), threading.Event()
+
+        def run() -> int:
+            if at == "begin":
+                reached.set()
+                go_on.wait(10)
+            with backend.begin(target(run=2), COLUMNS, token) as writer:
+                writer.write_batch(TWO if at == "publish" else BULKY)
+                reached.set()
+                go_on.wait(10)
+                if at == "leave":
+                    raise ZeroDivisionError
+                if at != "publish":
+                    for _ in range(20):
+                        writer.write_batch(BULKY)
+                return writer.publish()
+
+        running = pool.submit(run)
+        assert reached.wait(10)
+        with hung(own_server):
+            if at == "seal":
+                time.sleep(0.6)  # the timer's thread waits for the server now
+            go_on.set()
+            time.sleep(0.3)
+            assert not running.done()
+            token.pull(CANCELLED)
+            error = ended(running)
+        assert isinstance(error, ZeroDivisionError) if at == "leave" else error is CANCELLED
+        wait_until(lambda: lab.backend.abandoned(-60) == [] or at == "begin")
+        lab.backend.fence("results_a", 2, 1)
+        assert lab.backend.abandoned(-60) == []
+        wait_until(lambda: lab.tables() == {"results_a"})
+        assert read(lab.backend, 1) == ONE
+
+
+@pytest.mark.parametrize(("seconds", "published"), [(0.3, True), (60, False)])
+def test_a_cancel_during_the_commit_tells_what_became_of_it(pg: PostgresLab, seconds: float, published: bool) -> None:
+    write(pg.backend, target(run=1), ONE)
+    pg.query(
+        f"""
+        CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END';
+        CREATE CONSTRAINT TRIGGER dawdle AFTER UPDATE ON jobber_ledger DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW WHEN (NEW.run = 2) EXECUTE FUNCTION dawdle()
+        """
+    )
+    token = Cancellation()
+    with ThreadPoolExecutor(1) as pool:
+        publishing = pool.submit(attempt, pg.another(), token, TWO)
+        committing = "SELECT 1 FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event = 'PgSleep'"
+        wait_until(lambda: pg.query(committing), interval=0.001)
+        token.pull(CANCELLED)
+        assert ended(publishing) is (None if published else CANCELLED)
+    run = 2 if published else 1
+    assert pg.ledger("SELECT run FROM jobber_ledger") == [(run,)]
+    assert read(pg.backend, run) == (TWO if published else ONE)
+    wait_until(lambda: pg.tables() == {"results_a"})
+
+
+def test_a_commit_whose_answer_is_lost_is_asked_after(pg: PostgresLab) -> None:
+    backend = pg.another()
+    with backend.begin(target(), COLUMNS, Cancellation()) as writer:
+        writer.write_batch(TWO)
+        commit = writer._commit
+
+        def lose(connection: Connection) -> None:
+            commit(connection)
+            connection.close()
+            connection.execute("SELECT 1")
+
+        writer._commit = lose  # type: ignore[method-assign]
+        assert writer.publish() == 2
+    assert read(backend) == TWO
 
 
 # -- rights -----------------------------------------------------------------------------------------------------------
@@ -294,7 +440,7 @@ def test_roles_of_grant_select_to_may_read_every_published_result(postgres: Post
         lab.query(f'GRANT USAGE ON SCHEMA {lab.schema} TO "weird ""role"" %s"')
         slow = lab.another(segment_seconds=0.01)
         write(lab.backend, target("results_small"), ONE)
-        with slow.begin(target("results_slow"), COLUMNS) as writer:
+        with slow.begin(target("results_slow"), COLUMNS, Cancellation()) as writer:
             for count in (1, 2):
                 writer.write_batch(BULKY)
                 wait_until(lambda n=count + 1: len(lab.tables()) == n)
@@ -470,7 +616,7 @@ def test_a_server_that_crashes_between_loading_and_publishing_publishes_all_rows
     server.start()
     try:
         backend = PostgresResults(settings_for(server, "postgres", unlogged=unlogged), segment_seconds=0.05)
-        with backend.begin(target(), COLUMNS) as writer:
+        with backend.begin(target(), COLUMNS, Cancellation()) as writer:
             writer.write_batch(BULKY)
             with psycopg.connect(server.dsn("postgres"), autocommit=True) as look:
                 staged = "SELECT 1 FROM pg_class WHERE relname LIKE 'jobber_staging%'"

@@ -9,15 +9,18 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row
 from jobber.config import ResultsSettings
-from jobber.errors import ConfigError, ResultsFailed, ResultsGone, ResultsUnavailable
+from jobber.errors import Cancelled, ConfigError, ResultsFailed, ResultsGone, ResultsUnavailable
 from jobber.results import open_results, sqlite_ledger
 from jobber.results.sqlite import SqliteResults
 from jobber.sources.base import Chunk
@@ -38,6 +41,7 @@ def backend_at(folder: Path) -> SqliteResults:
 STEPS = """
 import os, signal, sqlite3, sys
 from pathlib import Path
+from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind
 from jobber.config import ResultsSettings
 from jobber.results import sqlite, sqlite_ledger, sqlite_writer
@@ -79,7 +83,7 @@ sqlite_ledger.Ledger.transaction = lambda self, **options: Stepped(self, **optio
 
 backend = sqlite.SqliteResults(ResultsSettings(name="main", url=f"sqlite:///{folder}", engine="sqlite"))
 columns = [Column("id", Kind.INTEGER), Column("name", Kind.TEXT)]
-with backend.begin(Target("results_a", "a", 2, attempt, 0), columns) as writer:
+with backend.begin(Target("results_a", "a", 2, attempt, 0), columns, Cancellation()) as writer:
     writer.write_batch([(1, "uno"), (2, "dos")])
     writer.publish()
 die()
@@ -325,7 +329,7 @@ def test_an_unknown_column_is_an_error_and_not_its_own_name(folder_lab: SqliteLa
 
 
 def test_encoded_rows_are_refused(folder_lab: SqliteLab) -> None:
-    with pytest.raises(ResultsFailed), folder_lab.backend.begin(target(), COLUMNS) as writer:
+    with pytest.raises(ResultsFailed), folder_lab.backend.begin(target(), COLUMNS, Cancellation()) as writer:
         writer.write_chunk(Chunk(b"1\ta\n", 1))
 
 
@@ -366,3 +370,20 @@ def test_a_file_that_jobber_did_not_make_has_no_marker(tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(content)
         assert sqlite_ledger.read_marker(tmp_path / "file") is None
     assert sqlite_ledger.read_marker(tmp_path / "missing") is None
+
+
+# -- cancelling -------------------------------------------------------------------------------------------------------
+
+
+def test_a_cancel_interrupts_the_making_of_an_index(folder_lab: SqliteLab) -> None:
+    write(folder_lab.backend, target(run=1), ONE)
+    token = Cancellation()
+    rows: list[Row] = [(n, f"{n * 7919 % 1_000_003:020}") for n in range(400_000)]
+    indexed = replace(target(run=2), index=("name",))
+    with folder_lab.backend.begin(indexed, COLUMNS, token) as writer:
+        writer.write_batch(rows)
+        threading.Timer(0.05, token.pull, [Cancelled("the job was cancelled")]).start()
+        with pytest.raises(Cancelled):
+            writer.publish()
+    assert read(folder_lab.backend, 1) == ONE
+    assert folder_lab.tables() == {"results_a"}

@@ -156,6 +156,7 @@ def die_at(url: str, statement: int, act: str, job: Job | None, worker: int) -> 
         ends: dict[str, Callable[[Job], Any]] = {
             "succeed": lambda j: store.succeed(j, rows=1, columns=[]),
             "requeue": store.requeue,
+            "give_back": lambda j: store.give_back(worker, [(j.run, j.attempt)]),
             "rescue": lambda j: store.rescue(j, max_rescues=3),
         }
         ends[act](job)

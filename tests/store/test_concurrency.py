@@ -331,7 +331,7 @@ def test_a_lock_that_is_not_to_be_had_at_once_is_tried_again(
 # -- power cuts in one process ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("act", ["submit", "claim", "succeed", "requeue", "rescue", "cancel"])
+@pytest.mark.parametrize("act", ["submit", "claim", "succeed", "requeue", "give_back", "rescue", "cancel"])
 def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(bench: Bench, state_url: str, act: str) -> None:
     job = None
     if act in ("claim", "cancel"):

@@ -168,7 +168,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         job=consumes(attempts),
-        how=st.sampled_from(["succeed", "fail", "cancelled", "retry", "delay", "requeue"]),
+        how=st.sampled_from(["succeed", "fail", "cancelled", "retry", "delay", "requeue", "give back"]),
     )
     def end(self, job: Job, how: str) -> None:
         cancel = self.store.get(job.job_id).cancel_requested
@@ -185,6 +185,8 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             if how == "requeue":
                 wake, state = self.store.requeue(job), JobState.PENDING
+            elif how == "give back":
+                wake, state = self.store.give_back(self.worker, [(job.run, job.attempt)]), JobState.PENDING
             else:
                 delay = 3600 if how == "delay" else 0
                 wake, state = self.store.retry(job, error="no", code="c", delay=delay), JobState.RETRY
@@ -197,7 +199,7 @@ class StoreMachine(RuleBasedStateMachine):
             for queue in QUEUES
             if any(full & set(ready.gates) for ready in self.runnable(queue, self.count(), set()))
         }
-        again = {job.queue} if not cancel and how in ("retry", "requeue") else set()
+        again = {job.queue} if not cancel and how in ("retry", "requeue", "give back") else set()
         assert wake == freed | again
 
     @rule(job_id=st.sampled_from(IDS))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from jobber.errors import StateUnavailable
+from jobber.errors import JobIsLive, StateUnavailable
 from jobber.store import Store
 from tests.servers import Postgres
 from tests.store.conftest import DATABASES, QUEUES, TASKS, Bench, new_job
@@ -94,6 +96,24 @@ def test_a_database_without_tables_says_so(bare_url: str) -> None:
     for call in (CALLS["get"], CALLS["submit"]):
         with pytest.raises(StateUnavailable, match="no tables"):
             call(store)
+    store.close()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_argument_of_a_job_is_in_what_is_logged_of_an_error(bare_url: str, count: int) -> None:
+    store = Store(bare_url)
+    store.migrate()
+    jobs = [new_job(f"a{n}", args=["hunter2"], tags={"a": "hunter3"}) for n in range(count)]
+    store.submit(jobs)
+    with pytest.raises(JobIsLive) as live:
+        store.submit(jobs)
+    store._database.write(lambda connection: connection.execute(text("DROP TABLE jobber_jobs")))
+    with pytest.raises(StateUnavailable) as refused:
+        store.submit(jobs)
+    for error in (live.value, refused.value):
+        logged = "".join(traceback.format_exception(error))
+        assert "INSERT INTO jobber_jobs" in logged
+        assert "hunter" not in logged
     store.close()
 
 

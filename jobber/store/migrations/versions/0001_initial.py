@@ -25,6 +25,10 @@ BUSY = {
     "autovacuum_analyze_scale_factor": 0.02,
     "autovacuum_vacuum_cost_delay": 0,
 }
+EPOCH_MS = {
+    "postgresql": "CAST(extract(epoch FROM statement_timestamp()) * 1000 AS BIGINT)",
+    "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000) AS BIGINT)",
+}
 
 
 def upgrade() -> None:
@@ -171,6 +175,9 @@ def _dispatch() -> None:
         _needed("value", sa.BigInteger()),
         sa.PrimaryKeyConstraint("name", name="pk_jobber_counters"),
     )
-    op.bulk_insert(counters, [{"name": "run", "value": 0}])
-    if op.get_bind().dialect.supports_sequences:
-        op.execute(sa.schema.CreateSequence(sa.Sequence("jobber_run_seq", data_type=sa.BigInteger())))
+    # Not from 1: ledgers of results may remember the runs of an earlier state database.
+    dialect = op.get_bind().dialect
+    first = op.get_bind().execute(sa.text(f"SELECT {EPOCH_MS[dialect.name]}")).scalar_one()
+    op.bulk_insert(counters, [{"name": "run", "value": first}])
+    if dialect.supports_sequences:
+        op.execute(sa.schema.CreateSequence(sa.Sequence("jobber_run_seq", start=first, data_type=sa.BigInteger())))

@@ -1,0 +1,96 @@
+"""What must be tidied in results databases: expired results, and what dead attempts left.
+
+A thread of its own: a results database that hangs must keep nobody from starting due jobs or rescuing lost ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Mapping
+
+from jobber.errors import JobberError
+from jobber.jobs import Job
+from jobber.results.base import ResultsBackend
+from jobber.store import Store
+
+log = logging.getLogger(__name__)
+
+ROLE = "janitor"
+#: Seconds between two rounds, and of the leader's lease: one round may wait for a database that does not answer.
+_ROUND, _LEASE = 30.0, 120.0
+#: Seconds after which an attempt that still has staging tables is asked for.
+_ABANDONED = 60.0
+
+
+class Janitor:
+    """Keeps results databases tidy.
+
+    Parameters:
+        holder: a name of this process that no other has.
+    """
+
+    def __init__(self, *, store: Store, results: Mapping[str, ResultsBackend], holder: str) -> None:
+        self._store = store
+        self._results = results
+        self._holder = holder
+        self._lost: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+
+    def fence(self, job: Job) -> None:
+        """See soon that an attempt whose worker was declared dead publishes nothing when it comes back."""
+        self._lost.put(job)
+
+    def stop(self) -> None:
+        """End ``run`` after the step that it is in."""
+        self._lost.put(None)
+
+    def run(self) -> None:
+        """Tidy up, until stopped; in a thread of its own."""
+        due = 0.0
+        while True:
+            try:
+                job = self._lost.get(timeout=max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                due = time.monotonic() + _ROUND
+                self._round()
+            else:
+                if job is None:
+                    return
+                self._fence(job.results, job.table, job.run, job.attempt)
+
+    def _round(self) -> None:
+        try:
+            if not self._store.lead(ROLE, self._holder, lease=_LEASE):
+                return
+        except JobberError as error:
+            log.warning("the janitor waits: %s", error)
+            return
+        for name, backend in self._results.items():
+            try:
+                self._tidy(name, backend)
+            except JobberError as error:
+                log.warning("%s is not tidied for now: %s", name, error)
+            except Exception:
+                log.exception("%s could not be tidied; the others go on", name)
+
+    def _tidy(self, name: str, backend: ResultsBackend) -> None:
+        while expired := backend.expire():
+            log.info("%s: dropped %d expired results", name, len(expired))
+        abandoned = {(claim.run, claim.attempt): claim for claim in backend.abandoned(_ABANDONED)}
+        if abandoned:
+            running = self._store.running(abandoned.keys())
+            for key, claim in abandoned.items():
+                if key not in running:
+                    self._fence(name, claim.table, claim.run, claim.attempt)
+
+    def _fence(self, results: str, table: str, run: int, attempt: int) -> None:
+        backend = self._results.get(results)
+        if backend is None:
+            return
+        try:
+            backend.fence(table, run, attempt)
+        except JobberError as error:
+            log.warning("could not fence %s in %s yet: %s", table, results, error)
+        except Exception:
+            log.exception("could not fence %s in %s yet", table, results)

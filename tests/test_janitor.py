@@ -1,0 +1,97 @@
+"""Results databases are tidied; one that hangs or fails keeps nobody else waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection
+from types import SimpleNamespace
+from typing import Any
+
+from jobber.errors import ResultsUnavailable, StateUnavailable
+from jobber.janitor import Janitor
+from jobber.results.base import Claim
+from tests.servers import wait_until
+
+
+class Backend:
+    """The part of a results backend that the janitor calls."""
+
+    def __init__(self, *claims: Claim, broken: Exception | None = None) -> None:
+        self.claims = list(claims)
+        self.broken = broken
+        self.fenced: list[tuple[str, int, int]] = []
+        self.rounds = 0
+
+    def expire(self, limit: int = 100) -> list[str]:
+        self.rounds += 1
+        if self.broken:
+            raise self.broken
+        return []
+
+    def abandoned(self, older_than: float) -> list[Claim]:
+        return self.claims
+
+    def fence(self, table: str, run: int, attempt: int) -> None:
+        self.fenced.append((table, run, attempt))
+
+
+class State:
+    """The part of the store that the janitor calls."""
+
+    def __init__(self, *running: tuple[int, int]) -> None:
+        self.now_running = set(running)
+        self.away = False
+
+    def lead(self, role: str, holder: str, *, lease: float) -> bool:
+        if self.away:
+            raise StateUnavailable("away")
+        return True
+
+    def running(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
+        return self.now_running & set(attempts)
+
+
+def start(state: State, **backends: Backend) -> tuple[Janitor, threading.Thread]:
+    janitor = Janitor(store=state, results=backends, holder="me")  # type: ignore[arg-type]
+    thread = threading.Thread(target=janitor.run)
+    thread.start()
+    return janitor, thread
+
+
+def test_what_dead_attempts_left_is_fenced_and_what_runs_is_let_alone() -> None:
+    backend = Backend(Claim("dead", 1, 2), Claim("alive", 3, 1))
+    janitor, thread = start(State((3, 1)), main=backend)
+
+    wait_until(lambda: backend.fenced)
+    janitor.stop()
+    thread.join(5)
+
+    assert backend.fenced == [("dead", 1, 2)]
+
+
+def test_one_broken_results_database_keeps_no_other_from_being_tidied() -> None:
+    broken, odd, fine = Backend(broken=ResultsUnavailable("away")), Backend(broken=RuntimeError("a bug")), Backend()
+    janitor, thread = start(State(), a=broken, b=odd, c=fine)
+
+    wait_until(lambda: fine.rounds)
+    janitor.stop()
+    thread.join(5)
+
+    assert not thread.is_alive()
+
+
+def test_a_lost_attempt_is_fenced_at_once_without_waiting_for_a_round() -> None:
+    state, backend = State(), Backend()
+    state.away = True
+    janitor, thread = start(state, main=backend)
+    time.sleep(0.05)
+    job: Any = SimpleNamespace(results="main", table="results_x", run=7, attempt=1)
+    elsewhere: Any = SimpleNamespace(results="unknown", table="results_y", run=8, attempt=1)
+
+    janitor.fence(elsewhere)
+    janitor.fence(job)
+
+    wait_until(lambda: backend.fenced == [("results_x", 7, 1)])
+    janitor.stop()
+    thread.join(5)
