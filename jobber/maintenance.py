@@ -20,8 +20,8 @@ from jobber.store import Store
 log = logging.getLogger(__name__)
 
 ROLE = "maintenance"
-#: Seconds: the leader's lease, and how often it is renewed or sought.
-_LEASE, _RENEW = 15.0, 5.0
+#: Seconds of the leader's lease, at most: a worker may lead, and when it dies its jobs are rescued one lease later.
+_LEASE = 15.0
 #: Seconds between two looks for due jobs.
 _TICK = 0.25
 #: Seconds between two prunings of the history.
@@ -46,6 +46,7 @@ class Maintenance:
         #: When the state database last failed or this process began: nobody is declared dead for one lease after it.
         self._restored = time.monotonic()
         self._leading = False
+        self._lease = min(_LEASE, settings.app.lease / 2)
         #: What is done how often, in seconds.
         self._work: list[tuple[float, Callable[[], None]]] = [
             (0, self._release_due),
@@ -64,7 +65,7 @@ class Maintenance:
         last = dict.fromkeys(range(len(self._work)), float("-inf"))
         sought = float("-inf")
         while not self._over.wait(_TICK):
-            if time.monotonic() - sought >= _RENEW:
+            if time.monotonic() - sought >= self._lease / 3:
                 sought = time.monotonic()
                 self._step(self._seek)
             for number, (interval, step) in enumerate(self._work):
@@ -84,7 +85,7 @@ class Maintenance:
 
     def _seek(self) -> None:
         self._leading = False
-        self._leading = self._store.lead(ROLE, self._holder, lease=_LEASE)
+        self._leading = self._store.lead(ROLE, self._holder, lease=self._lease)
 
     def _release_due(self) -> None:
         due = self._store.next_due()  # a plain read, four times a second; the rest is a write transaction

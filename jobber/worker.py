@@ -249,6 +249,10 @@ class Worker:
                 )
             return self._id
 
+    def announce_queues(self) -> None:
+        """Tell the store which queues this worker serves now; a reload may have changed them."""
+        self._store.serves(self._identity(), list(self._queues()))
+
     def _forget(self, worker: int) -> None:
         """The worker of this ID was declared dead: what it ran is somebody else's now; register anew."""
         with self._registering:
@@ -264,19 +268,21 @@ class Worker:
 
     def beat(self) -> None:
         """Renew the lease, report progress, learn of cancels, until the worker is over; in a thread of its own."""
-        renewed = polled = time.monotonic() - self.settings.app.heartbeat
-        while not self._over.wait(_BEAT):
+        renewed = polled = float("-inf")
+        while True:
             now = time.monotonic()
             try:
+                if (self._all_held() or now - renewed >= self.settings.app.heartbeat) and self._pulse():
+                    renewed = now
                 if now - polled >= self.settings.app.sweep:
                     polled = now
                     self._poll()
-                if (self._all_held() or now - renewed >= self.settings.app.heartbeat) and self._pulse():
-                    renewed = now
             except StateUnavailable as error:
                 log.warning("no heartbeat: %s", error)
             except Exception:
                 log.exception("the heartbeat stumbled; it goes on")
+            if self._over.wait(_BEAT):
+                return
 
     def _pulse(self) -> bool:
         """Make one heartbeat; False if this worker was declared dead."""

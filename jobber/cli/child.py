@@ -74,6 +74,7 @@ def run_worker(plan: Plan) -> int:
         """Serve the queues that the new task files name."""
         for queue in queues():
             instance.queueing.app.control.add_consumer(queue, destination=[node_name(worker)])
+        worker.announce_queues()
 
     def orphaned() -> None:
         log.warning("the supervisor is gone; stopping")

@@ -18,10 +18,11 @@ import jobber
 from jobber import config, queueing, tasks
 from jobber.cli.logs import configure_logging
 from jobber.cli.processes import Plan
-from jobber.cli.supervisor import Supervisor, reload_running
+from jobber.cli.supervisor import Supervisor, check_address, reload_running
 from jobber.config import Settings
 from jobber.errors import ConfigError, JobberError, TaskFileError
 from jobber.instance import Instance, prepare_state
+from jobber.jobs import JOB_ID_PATTERN
 from jobber.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,13 @@ class Flags:
         if self.drain_timeout is not None:
             settings = replace(settings, app=replace(settings.app, drain_timeout=self.drain_timeout))
         return settings
+
+    def queue_names(self) -> tuple[str, ...]:
+        """Return the queues to serve. Raises UsageError for a name that no job could have."""
+        for name in self.queues:
+            if not JOB_ID_PATTERN.fullmatch(name):
+                raise click.UsageError(f"--queue-name {name!r}: names hold letters, digits, _, : and -, at most 100")
+        return self.queues
 
     def folders(self) -> tuple[Path, ...]:
         """Return the task folders. Raises UsageError if none is given."""
@@ -85,14 +93,17 @@ def serve(flags: Flags) -> int:
     """Check everything, start the processes, and watch over them until a signal; return the exit status."""
     began = time.monotonic()
     host, port = flags.address()
+    flags.queue_names()
     settings = flags.settings()
     configure_logging(settings.app.log_level)
+    if not flags.worker_only:
+        check_address(host, port)
     instance = Instance(settings, flags.folders())
     problems, left = _prepare(instance, strict=flags.strict)
     plan = Plan(
         settings=settings,
         directories=tuple(flags.directories),
-        queues=flags.queues,
+        queues=flags.queue_names(),
         name=flags.worker_name,
         slots=flags.worker_concurrency,
         host=host,
@@ -111,12 +122,12 @@ def serve(flags: Flags) -> int:
             fresh.announce_limits()
         finally:
             fresh.close()
-        return f"{len(fresh.tasks())} tasks"
+        return _count(len(fresh.tasks()), "task")
 
     supervisor = Supervisor(plan, workers=flags.worker_processes, api=not flags.worker_only, reload=reload)
     return supervisor.run(
         lambda: click.echo(
-            click.style("ready", fg="green") + f"    after {time.monotonic() - began:.1f} s; Ctrl-C stops"
+            click.style(f"{'ready':<11}", fg="green") + f"after {time.monotonic() - began:.1f} s; Ctrl-C stops"
         )
     )
 
@@ -196,13 +207,14 @@ def _headline(instance: Instance, plan: Plan, flags: Flags) -> Iterable[str]:
     settings = instance.settings
     loaded: TaskSet = instance.tasks()
     yield click.style(f"jobber {jobber.__version__}", bold=True)
+    files = len({task.file for task in loaded.values()})
     facts = {
         "listening": "nowhere (worker only)" if flags.worker_only else f"http://{_shown(plan.host)}:{plan.port}",
         "state": _engine_of(settings.state.url),
         "broker": "embedded (files)" if queueing.embedded(settings) else settings.broker.url.split(":", 1)[0],
         "databases": _named((name, source.engine) for name, source in instance.sources.items()),
         "results": _named((name, backend.engine) for name, backend in instance.results.items()),
-        "tasks": f"{len(loaded)} from {len({task.file for task in loaded.values()})} files: {_some(loaded)}",
+        "tasks": f"{len(loaded)} from {_count(files, 'file')}: {_some(loaded, 6)}",
         "queues": _some(plan.queues or instance.queues()),
         "workers": f"{flags.worker_processes} × {flags.worker_concurrency} jobs at a time",
         "data": str(settings.app.data_dir),
@@ -222,6 +234,10 @@ def _engine_of(url: str) -> str:
 
 def _named(items: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{name} ({engine})" for name, engine in items)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _some(names: Iterable[str], most: int = 12) -> str:
@@ -263,8 +279,8 @@ def _findings(flags: Flags) -> Iterable[_Finding]:
         yield _Finding("config" if isinstance(error, ConfigError) else "task files", False, error.message)
         return
     loaded = instance.tasks()
-    yield _Finding("task files", True, f"{len(loaded)} tasks: {_some(loaded)}")
-    yield _tried("state", instance.store.migrate, "reachable, schema up to date")
+    yield _Finding("task files", True, f"{_count(len(loaded), 'task')}: {_some(loaded)}")
+    yield _tried("state", instance.store.ping, "reachable")
     yield _tried("broker", lambda: queueing.ping(instance.queueing.app), "reachable")
     for name, backend in instance.results.items():
         yield _tried(f"results {name}", backend.prepare, f"reachable, writable ({backend.engine})")
@@ -272,7 +288,8 @@ def _findings(flags: Flags) -> Iterable[_Finding]:
     for name, source in instance.sources.items():
         why = prepared.unavailable.get(name)
         yield _Finding(f"database {name}", why is None, why or f"reachable ({source.engine})")
-    text = "\n".join(prepared.problems) or f"{prepared.prepared} statements prepared"
+    unasked = f"; not asked: {', '.join(prepared.unavailable)}" if prepared.unavailable else ""
+    text = "\n".join(prepared.problems) or _count(prepared.prepared, "statement") + " prepared" + unasked
     yield _Finding("tasks", not prepared.problems, text)
     instance.close()
 

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -20,8 +21,10 @@ from jobber.errors import ConfigError, JobberError
 
 log = logging.getLogger(__name__)
 
-#: Seconds: between two looks at the children, before a dead one is started again, for the API to close.
-_LOOK, _RESPAWN, _CLOSE = 0.05, 1.0, 2.0
+#: Seconds: between two looks at the children, for the API to close.
+_LOOK, _CLOSE = 0.05, 2.0
+#: Seconds before a dead child is started again: at first, and at most if it keeps dying young.
+_RESPAWN, _RESPAWN_MOST = 1.0, 30.0
 #: Seconds beyond the drain timeout after which workers are killed.
 _PATIENCE = 10.0
 
@@ -42,6 +45,7 @@ class Supervisor:
         self._roles = ["api"] * api + ["worker"] * workers
         self._children: list[Child] = []
         self._signals = 0
+        self._pauses: dict[int, float] = {}  # by place: seconds before its child was started the last time
         self._reloads = threading.Event()
         self._note = RunNote(plan.settings.app.data_dir)
 
@@ -54,8 +58,6 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reloads.set())
-        if "api" in self._roles:
-            check_address(self._plan.host, self._plan.port)
         self._note.write()
         try:
             self._children = [Child(role, self._plan) for role in self._roles]
@@ -81,11 +83,20 @@ class Supervisor:
                 self._reload_all()
             for place, child in enumerate(self._children):
                 if child.status is not None:
-                    log.error("the %s process ended (status %s); starting another", child.role, child.status)
-                    child.kill()
-                    time.sleep(_RESPAWN)
-                    self._children[place] = Child(child.role, self._plan)
+                    self._replace(place, child)
             time.sleep(_LOOK)
+
+    def _replace(self, place: int, child: Child) -> None:
+        """Start another child in the place of one that ended, the later the more often it died before it was ready."""
+        pause = _RESPAWN if child.ready.is_set() else min(self._pauses.get(place, _RESPAWN) * 2, _RESPAWN_MOST)
+        self._pauses[place] = pause
+        log.error("the %s process ended (status %s); starting another in %g s", child.role, child.status, pause)
+        child.kill()
+        deadline = time.monotonic() + pause
+        while time.monotonic() < deadline and not self._signals:
+            time.sleep(_LOOK)
+        if not self._signals:
+            self._children[place] = Child(child.role, self._plan)
 
     def _is_ready(self, child: Child) -> bool:
         if child.role == "worker":
@@ -182,8 +193,9 @@ class RunNote:
 
     def remove(self) -> None:
         """Say that this process is gone."""
-        self._path.unlink(missing_ok=True)
-        _lock_of(self._path).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink()
+            _lock_of(self._path).unlink()
 
     def _save(self, note: dict[str, object]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

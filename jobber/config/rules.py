@@ -10,6 +10,7 @@ from sqlalchemy import make_url
 
 from jobber.config.problems import KeyPath
 from jobber.config.settings import ResultsSettings, Settings
+from jobber.jobs import JOB_ID_PATTERN
 
 #: Engines that can keep results and the state of jobs.
 OWN_ENGINES = ("postgresql", "sqlite")
@@ -31,6 +32,8 @@ def validate(settings: Settings, *, declared: Collection[str] = ("db", "results"
             f"is {app.heartbeat:g} s, but must be less than half of app.lease ({app.lease} s): "
             "one heartbeat may get lost without the worker counting as dead",
         )
+    if not JOB_ID_PATTERN.fullmatch(app.default_queue):
+        yield ("app", "default_queue"), "names hold letters, digits, _, : and -, at most 100 characters"
     if app.data_dir.exists() and not app.data_dir.is_dir():
         yield ("app", "data_dir"), f"{app.data_dir} is not a folder"
     if not settings.databases and "db" not in declared:

@@ -37,6 +37,14 @@ _MADE_MEANWHILE = (
 )
 
 
+#: Begins a transaction whose plain SELECTs give rows in the order in which they lie. ``ORDER BY ctid`` says the same,
+#: and sorts the whole table for every page.
+_IN_ORDER = (
+    "BEGIN READ ONLY; SET LOCAL synchronize_seqscans = off; SET LOCAL max_parallel_workers_per_gather = 0; "
+    "SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off"
+)
+
+
 class PostgresResults:
     """A results database on PostgreSQL; ``jobber.results.base.ResultsBackend``.
 
@@ -284,7 +292,7 @@ class PostgresResults:
         """Return a page, or None if the table or the run is not there."""
         try:
             # The lock comes before the look into the ledger: while it is held nothing else can take the table's place.
-            connection.execute("BEGIN READ ONLY")
+            connection.execute(_IN_ORDER)
             try:
                 connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(self.identifier(table)))
             except psycopg.errors.UndefinedTable:
@@ -309,7 +317,7 @@ class PostgresResults:
         for type_name in _AS_TEXT:
             cursor.adapters.register_loader(type_name, TextLoader)
         cursor.execute(
-            SQL("SELECT {} FROM {} ORDER BY ctid LIMIT {} OFFSET {}").format(
+            SQL("SELECT {} FROM {} LIMIT {} OFFSET {}").format(
                 names, self.identifier(table), Literal(limit), Literal(offset)
             )
         )

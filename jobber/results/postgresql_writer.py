@@ -200,16 +200,10 @@ class Writer:
         return self._swap(connection, replace=entry.run is not None)
 
     def _commit(self, connection: Connection) -> None:
-        """Commit: a cancel before is heard, one meanwhile ends the wait, and one after changes nothing."""
-        committed = False
-        try:
-            with heard(self._cancellation, connection):
-                self._committing = True
-                connection.execute("COMMIT")
-                committed = True
-        except AttemptError:
-            if not committed:
-                raise
+        """Commit: a cancel before is heard, and one from then on only ends the wait; ``publish`` asks what happened."""
+        with heard(self._cancellation, connection):
+            self._committing = True
+            connection.execute("COMMIT")
 
     def _swap(self, connection: Connection, *, replace: bool) -> Composed:
         staging = self._backend.identifier(self._staged or self.staging)

@@ -122,6 +122,10 @@ class Store:
         """Add a worker process that counts as alive for ``lease`` seconds; return its ID."""
         return self._roster.register(name, queues, slots, lease=lease)
 
+    def serves(self, worker: int, queues: Sequence[str]) -> None:
+        """Note which queues a worker serves from now on."""
+        self._roster.serves(worker, queues)
+
     def heartbeat(self, worker: int, progress: Mapping[int, Progress], *, lease: int) -> Pulse:
         """Renew a lease and note progress by run. Raises Fenced once the worker was declared dead."""
         return self._roster.heartbeat(worker, progress, lease=lease)

@@ -6,6 +6,7 @@ from there to the history, so one that is not found in the one is in the other b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -142,9 +143,16 @@ class Reader:
             due = connection.execute(select(jobs.c.due).where(jobs.c.run == job.run)).scalar_one_or_none()
             gates = self._gates.current(connection)
             usage = usage_of(gates, survey(self._database, connection, gates))
-            return [*_start_hold(job, due), *usage.holds(job)]
+            return [*_start_hold(job, due), *self._unserved_hold(connection, job), *usage.holds(job)]
 
         return self._database.read(work)
+
+    def _unserved_hold(self, connection: Connection, job: Job) -> list[Hold]:
+        """Say so if no live worker serves the job's queue: nothing else will ever make it run."""
+        alive = select(workers.c.queues).where(~workers.c.dead, workers.c.lease_until > self._database.now)
+        if any(job.queue in json.loads(queues) for queues in connection.execute(alive).scalars()):
+            return []
+        return [Hold("queue", job.queue, f"no worker serves the queue {job.queue}")]
 
     def runnable_queues(self) -> frozenset[str]:
         """Return the queues with a job that could run now, if any worker serves it."""

@@ -76,6 +76,11 @@ class Roster:
         worker: int = self._database.write(lambda connection: connection.execute(statement).scalar_one())
         return worker
 
+    def serves(self, worker: int, queues: Sequence[str]) -> None:
+        """Note which queues a worker serves from now on."""
+        statement = update(workers).where(workers.c.id == worker).values(queues=json.dumps(list(queues)))
+        self._database.write(lambda connection: connection.execute(statement))
+
     def heartbeat(self, worker: int, progress: Mapping[int, Progress], *, lease: int) -> Pulse:
         """Renew a worker's lease for ``lease`` seconds and note the progress of its attempts by run.
 

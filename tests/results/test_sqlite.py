@@ -21,7 +21,7 @@ from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row
 from jobber.config import ResultsSettings
 from jobber.errors import Cancelled, ConfigError, ResultsFailed, ResultsGone, ResultsUnavailable
-from jobber.results import open_results, sqlite_ledger
+from jobber.results import open_results, sqlite_ledger, sqlite_writer
 from jobber.results.sqlite import SqliteResults
 from jobber.sources.base import Chunk
 from tests.results.conftest import COLUMNS, SqliteLab, load, read, target, write
@@ -387,3 +387,15 @@ def test_a_cancel_interrupts_the_making_of_an_index(folder_lab: SqliteLab) -> No
             writer.publish()
     assert read(folder_lab.backend, 1) == ONE
     assert folder_lab.tables() == {"results_a"}
+
+
+def test_a_cancel_while_the_file_reaches_the_disk_publishes_nothing(
+    folder_lab: SqliteLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = Cancellation()
+    monkeypatch.setattr(sqlite_writer, "flush", lambda _: token.pull(Cancelled("the job was cancelled")))
+    with folder_lab.backend.begin(target(), COLUMNS, token) as writer:
+        writer.write_batch(ONE)
+        with pytest.raises(Cancelled):
+            writer.publish()
+    assert folder_lab.tables() == set()
