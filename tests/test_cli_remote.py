@@ -11,14 +11,17 @@ import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
+from rich.cells import cell_len
 
 from jobber.api import create_app
 from jobber.cli.remote import commands
-from jobber.errors import QueryFailed
+from jobber.cli.remote.tasks import _param
+from jobber.errors import QueryFailed, ResultsGone
 from jobber.store import Hold
 from tests.api.fake import COLUMNS, FakeService
 from tests.api.http import serving
@@ -214,6 +217,59 @@ def test_results_stop_at_the_limit_and_say_so(program: Program, service: FakeSer
     assert program.run("results", "a", "--offset", "1499").stdout.split() == ["id", "BIGINT", "1499"]
 
 
+def test_lines_stay_aligned_over_pages_and_characters_of_two_columns(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    rows = [(n, "1.50", None, True, "2026-01-31", "{}", "日本" if n % 2 else "x") for n in range(1500)]
+    rows.append((10**12, "1.50", None, True, "2026-01-31", "{}", ""))
+    service.finish("a", [(row[6], *row[1:6], row[0]) for row in rows], (COLUMNS[6], *COLUMNS[1:6], COLUMNS[0]))
+    lines = program.run("results", "a", "--all").stdout.splitlines()
+    assert len(lines) == 1503
+    assert {cell_len(line) for line in lines[:1002]} == {cell_len(lines[2])}
+    assert {cell_len(line) for line in lines[1002:]} == {cell_len(lines[-1])}
+    assert [line.split()[-1] for line in lines[2:]] == [str(row[0]) for row in rows]
+
+
+def test_an_empty_result_shows_its_columns(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    service.finish("a")
+    assert len(program.run("results", "a").stdout.splitlines()) == 2
+    document = json.loads(program.run("results", "a", "--all", "--json").stdout)
+    assert (len(document["columns"]), document["count"], document["rows"]) == (7, 0, [])
+
+
+def test_all_rows_as_json_are_one_document_and_exact(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    service.finish("a", [ROW] * 2500)
+    text = program.run("results", "a", "--all", "--json").stdout
+    document = json.loads(text)
+    assert (document["count"], len(document["rows"])) == (2500, 2500)
+    assert text.count("12345678901234567890.120000000000") == 2500
+    assert len(json.loads(program.run("results", "a", "--json", "--limit", "1001").stdout)["rows"]) == 1001
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_rows_are_printed_before_the_last_page_is_read(flags: list[str], url: str, service: FakeService) -> None:
+    """What needs all rows before the first line needs the memory for them too."""
+    program = Program(url)
+    program.run("submit", "slow", "--job-id", "a")
+    service.finish("a", [(n,) for n in range(2500)], COLUMNS[:1])
+    asked = service.rows
+
+    def rows(job_id: str, *, offset: int, limit: int) -> Any:
+        if offset == 2000:
+            raise ResultsGone("the result was purged meanwhile")
+        return asked(job_id, offset=offset, limit=limit)
+
+    service.rows = rows  # type: ignore[method-assign]
+    result = program.run("results", "a", "--all", *flags, status=1)
+    assert "1999" in result.stdout
+    assert "purged meanwhile" in result.stderr
+    if flags:
+        assert json.loads(result.stderr)["error"]["code"] == "results_gone"
+        with pytest.raises(json.JSONDecodeError):  # half a result must not look like one
+            json.loads(result.stdout)
+
+
 def test_results_of_a_job_without_any_end_with_1_and_one_line(program: Program) -> None:
     program.run("submit", "slow", "--job-id", "a")
     result = program.run("results", "a", status=1)
@@ -228,16 +284,104 @@ def test_cancel_says_what_became_of_each_job(program: Program, service: FakeServ
     result = program.run("cancel", "a", "b", "c", status=1)
     assert result.stdout.splitlines()[1:] == ["a    CANCELLED", "b    stops soon"]
     assert result.stderr == "jobber: job c is SUCCESS already\n"
-    program.run("cancel", "c", "--purge")
+    lines = program.run("cancel", "c", "d", "--purge", status=1).stdout.splitlines()
+    assert lines[1:] == ["c    purged"]
     program.run("status", "c", status=1)
+
+
+def test_purging_a_pending_job_cancels_it_and_does_not_say_that_it_is_gone(program: Program) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    assert program.run("cancel", "a", "--purge").stdout.splitlines()[1:] == ["a    CANCELLED"]
+    assert program.run("cancel", "a", "--purge").stdout.splitlines()[1:] == ["a    purged"]
 
 
 def test_tasks_are_listed_and_one_is_shown_with_its_sql(program: Program) -> None:
     lines = program.run("tasks").stdout.splitlines()
     assert lines[0].split() == ["TASK", "QUEUE", "DB", "DESCRIPTION"]
     assert lines[1].endswith("Entries of a user between two dates.")
-    assert program.run("tasks", "slow", "--sql").stdout.endswith("\nSELECT 1\n")
+    assert program.run("tasks", "slow", "--sql").stdout.endswith("\n\nSELECT 1\n")
     assert "SELECT" not in program.run("tasks", "slow").stdout
+    program.run("tasks", "--sql", status=2)
+
+
+def test_a_task_shows_all_that_a_submission_needs(program: Program) -> None:
+    assert [line.split(maxsplit=1) for line in program.run("tasks", "named").stdout.splitlines()] == [
+        ["task", "named"],
+        ["params", "since date (required)"],
+        ["most", "integer = 10"],
+        ["placeholders", ":since"],
+        ["queue", "default"],
+        ["databases", "main"],
+        ["results", "reports"],
+        ["ttl", "60 s"],
+        ["timeout", "30 s"],
+        ["priority", "8"],
+        ["retries", "2"],
+        ["max", "rows      no limit"],
+        ["concurrency", "no limit"],
+        ["index", "a, b"],
+        ["file", "reports.sql:3"],
+    ]
+    lines = program.run("tasks", TASK).stdout.splitlines()
+    assert "description   Entries of a user between two dates." in lines
+    assert "placeholders  3 positional" in lines
+
+
+@pytest.mark.parametrize(
+    ("param", "shown"),
+    [
+        ({"name": "a", "type": "text", "required": False, "default": None}, "a text = null"),
+        ({"name": "a", "type": "text", "required": False, "default": ""}, "a text = ''"),
+        ({"name": "a", "type": "boolean", "required": False, "default": True}, "a boolean = true"),
+        ({"name": "a", "type": "number", "required": False, "default": Decimal("0.10")}, "a number = 0.10"),
+    ],
+)
+def test_a_param_is_shown_in_the_words_of_its_tag(param: dict[str, Any], shown: str) -> None:
+    assert _param(param) == shown
+
+
+def test_status_tells_what_a_running_job_does(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "x", "2", "--job-id", "a", "--retries", "1", "--tag", "tenant=acme")
+    running = service.start("a")
+    lines = program.run("status", "a").stdout.splitlines()
+    assert 'args      ["x", "2"]' in lines
+    assert "db        main" in lines
+    assert "worker    w1" in lines
+    assert "attempt   1 (at most 1 retry)" in lines
+    assert "table     results_a in reports" in lines
+    assert "tag       tenant=acme" in lines
+    assert any(line.startswith("progress  querying, 40 rows, 900 bytes") for line in lines)
+    service._change(running, bytes_so_far=0)
+    assert "bytes" not in program.run("status", "a").stdout
+
+
+def test_status_tells_the_code_of_an_error(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    service.fail("a", QueryFailed("x"))
+    assert "code      query_failed" in program.run("status", "a", status=1).stdout.splitlines()
+
+
+def test_an_error_is_one_json_document_on_standard_error_too(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+
+    def error(*words: str) -> Any:
+        result = program.run(*words, "--json", status=1)
+        assert result.stdout == ""
+        document = json.loads(result.stderr)
+        assert (document["status"], document["data"]) == ("error", None)
+        assert document["message"]
+        return document["error"]
+
+    assert error("submit", "nope")["code"] == "unknown_task"
+    assert error("status", "b")["code"] == "unknown_job"
+    assert error("status", "a", "--watch", "--timeout", "0.05")["code"] == "wait_timeout"
+    assert error("results", "a")["job"]["job_id"] == "a"
+    result = program.run("cancel", "a", "b", "c", "--json", status=1)
+    assert [job["state"] for job in json.loads(result.stdout)] == ["CANCELLED"]
+    failed = json.loads(result.stderr)["error"]["failed"]
+    assert [(one["job_id"], one["code"]) for one in failed] == [("b", "unknown_job"), ("c", "unknown_job")]
+    program.url = f"http://127.0.0.1:{free_port()}"
+    assert error("tasks")["code"] == "server_unreachable"
 
 
 def test_a_queue_is_listed_in_order(program: Program) -> None:

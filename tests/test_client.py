@@ -7,7 +7,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -113,6 +113,37 @@ def test_arguments_that_json_cannot_say_are_refused_before_anything_is_sent(
     with pytest.raises(InvalidRequest):
         client.submit("slow", args)
     assert service.requests == []
+
+
+@pytest.mark.parametrize("args", ["USER1", b"USER1", bytearray(b"x"), {"a", "b"}, 5, datetime(2026, 1, 31)])
+def test_what_is_no_list_of_arguments_is_never_taken_apart(client: Client, service: FakeService, args: Any) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^args: .*not {type(args).__name__}") as caught:
+        client.submit("slow", args)
+    assert caught.value.details["field"] == "args"
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("args", "place"),
+    [
+        (["x", object()], r"args\[1\]: object cannot"),
+        ({"day": [1]}, r"args\['day'\]: list cannot"),
+        ({1: 2}, r"args: the name 1"),
+        ([Decimal("NaN")], r"args\[0\]: JSON has no number NaN"),
+        ([float("inf")], r"args\[0\]: JSON has no number inf"),
+    ],
+)
+def test_the_argument_that_cannot_be_sent_is_named(client: Client, args: Any, place: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{place}"):
+        client.submit("slow", args)
+
+
+def test_dates_and_times_are_sent_as_text_and_zoned_ones_in_utc(client: Client, service: FakeService) -> None:
+    berlin = timezone(timedelta(hours=1))
+    client.submit("slow", (date(2026, 1, 31), datetime(2026, 1, 31, 18, 30), datetime(2026, 2, 1, 0, 5, tzinfo=berlin)))
+    assert service.requests[0].args == ["2026-01-31", "2026-01-31 18:30:00", "2026-01-31 23:05:00+00:00"]
+    client.submit("named", {"since": date(2026, 1, 31)})
+    assert service.requests[1].args == {"since": "2026-01-31"}
 
 
 def test_a_pending_job_says_what_it_waits_for(client: Client, service: FakeService) -> None:
@@ -350,10 +381,20 @@ def test_connections_are_used_again() -> None:
     assert len(ports) == 1
 
 
-@pytest.mark.parametrize("name", ["", ".", ".."])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/"])
 def test_a_name_that_would_be_another_path_is_refused(client: Client, name: str) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest, match=f"^'{name}' is no job ID$"):
         client.job(name)
+    with pytest.raises(InvalidRequest, match="is no task name"):
+        client.submit(name)
+    with pytest.raises(InvalidRequest, match="is no queue name"):
+        client.pending(name)
+
+
+def test_a_job_in_the_place_of_its_id_is_refused(client: Client) -> None:
+    job = client.submit("slow")
+    with pytest.raises(InvalidRequest, match="a job ID is text, not JobStatus"):
+        client.job(job)  # type: ignore[arg-type]
 
 
 def test_names_are_quoted_into_the_path(client: Client) -> None:
@@ -364,7 +405,7 @@ def test_names_are_quoted_into_the_path(client: Client) -> None:
 
 @pytest.mark.parametrize("url", ["", "localhost:6060", "ftp://h", "http://", "http://[::1"])
 def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(InvalidRequest, match="http://HOST:PORT"):
         Client(url)
 
 
@@ -376,6 +417,7 @@ def test_the_client_imports_nothing_else_of_jobber_but_errors() -> None:
                 assert node.module in (
                     "jobber.errors",
                     "jobber.client.answers",
+                    "jobber.client.args",
                     "jobber.client.client",
                     "jobber.client.wire",
                 )

@@ -53,7 +53,13 @@ class RequestParser(FlaskParser):
         return body
 
     def load_querystring(self, req: Request, schema: ma.Schema) -> Any:  # noqa: ARG002
-        return {name: value for name, value in req.args.items() if value}
+        options = {}
+        for name, values in req.args.lists():
+            if len(values) > 1:
+                raise InvalidRequest(f"{name[:_LONGEST_NAME]}: is given twice", field=name[:_LONGEST_NAME])
+            if values[0] or name not in schema.fields:  # a known one without a value is left out
+                options[name] = values[0]
+        return options
 
     def handle_error(
         self,
@@ -72,11 +78,25 @@ class RequestParser(FlaskParser):
         raise InvalidRequest("; ".join(f"{field}: {problem}" for field, problem in problems.items()), **details)
 
 
+def takes_no_options(view: View) -> View:
+    """Make a view refuse every option in the query string."""
+
+    @functools.wraps(view)
+    def run(*args: Any, **kwargs: Any) -> Response:
+        if request.args:
+            _PARSER.parse(_NO_OPTIONS, request, location="query")
+        return view(*args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
 def _problem(name: str, texts: Any, schema: ma.Schema) -> str:
     if name in schema.fields:
         return str(texts[0])
     nearest = _nearest(name, schema)
-    return "there is no such field" + (f"; did you mean {nearest}?" if nearest else "")
+    return f"there is no such {'field' if isinstance(schema, JobBody) else 'option'}" + (
+        f"; did you mean {nearest}?" if nearest else ""
+    )
 
 
 def _nearest(name: str, schema: ma.Schema) -> str | None:

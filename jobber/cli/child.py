@@ -122,11 +122,16 @@ def _app(plan: Plan) -> Flask:
     service = instance.service(waiters=_WAITERS)
     main = os.getppid()
 
-    def orphaned() -> None:
+    def close() -> None:
+        # In this order: granian waits for requests that are being answered.
+        service.release()
         os.kill(main, signal.SIGTERM)
+
+    def orphaned() -> None:
+        close()
         threading.Timer(1.0, os._exit, [0]).start()
 
-    obey({DRAIN: service.drain, INTERRUPT: service.release, RELOAD: lambda: _reload(instance)}, orphaned=orphaned)
+    obey({DRAIN: service.drain, INTERRUPT: close, RELOAD: lambda: _reload(instance)}, orphaned=orphaned)
     return create_app(service)
 
 

@@ -85,10 +85,6 @@ class Child:
             return False
         return True
 
-    def terminate(self) -> None:
-        """Ask it to end (SIGTERM)."""
-        self._process.terminate()
-
     def kill(self) -> None:
         """End it and every process that it started, at once."""
         # Not yet reaped, its process ID cannot be anybody else's group. Once it is, the group may have members still,

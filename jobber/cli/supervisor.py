@@ -140,8 +140,7 @@ class Supervisor:
                     child.tell(INTERRUPT) if told == 2 else child.kill()
             time.sleep(_LOOK / 5)
         for child in self._children:
-            child.tell(INTERRUPT)  # the API answers those who wait for a job
-            child.terminate()
+            child.tell(INTERRUPT)
         for child in self._children:
             child.wait(_CLOSE)
 

@@ -12,10 +12,12 @@ both directions. Errors are those of ``jobber.errors``, found by the code of the
 """
 
 from jobber.client.answers import Column, Hold, JobStatus, Page, Progress, Row, Scalar, Task
+from jobber.client.args import Arg
 from jobber.client.client import DEFAULT_SERVER, Client
 
 __all__ = [
     "DEFAULT_SERVER",
+    "Arg",
     "Client",
     "Column",
     "Hold",

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 
-from jobber.client.answers import JobStatus, Page, Row, Scalar, Task, columns_of, job_of, task_of
+from jobber.client.answers import JobStatus, Page, Row, Task, columns_of, job_of, task_of
+from jobber.client.args import Arg, encoded
 from jobber.client.wire import Wire, segment
 from jobber.errors import ResultsGone, Unavailable
 
@@ -31,7 +32,7 @@ class Client:
         headers: sent with every request (an API gateway's key, say).
 
     Raises:
-        ValueError: ``url`` is no address of an HTTP server.
+        InvalidRequest: ``url`` is no address of an HTTP server.
 
     Every method raises ``ServerUnreachable`` if no jobber server answers, and ``Unavailable`` or one of its kind if it
     answers that it cannot serve now.
@@ -89,14 +90,18 @@ class Client:
         >>> jobber.task("get_profit_entries", sql=True).sql
         'SELECT * FROM entries WHERE user_id = ?'
         """
-        return task_of(self._wire.call("GET", f"/tasks/{segment(name)}", query={"sql": "1"} if sql else None)["data"])
+        return task_of(
+            self._wire.call("GET", f"/tasks/{segment(name, 'a task name')}", query={"sql": "1"} if sql else None)[
+                "data"
+            ]
+        )
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
     def submit(
         self,
         task: str,
-        args: Sequence[Scalar] | Mapping[str, Scalar] | None = None,
+        args: Sequence[Arg] | Mapping[str, Arg] | None = None,
         *,
         job_id: str | None = None,
         queue: str | None = None,
@@ -112,7 +117,8 @@ class Client:
         """Schedule a job; what is left out, the task or the server decides.
 
         Parameters:
-            args: a sequence for positional placeholders, a mapping for named ones.
+            args: a sequence for positional placeholders, a mapping for named ones. A date or datetime is sent as
+                ISO text (``2026-01-31``, ``2026-01-31 18:30:00``), one with a time zone in UTC.
             job_id: made up by the server if absent. With one, a lost answer does no harm: submitting again is refused
                 while the first job lives.
             eta: not before; a datetime without a time zone is in UTC.
@@ -127,7 +133,7 @@ class Client:
         'PENDING'
         """
         body = {
-            "args": dict(args) if isinstance(args, Mapping) else None if args is None else list(args),
+            "args": None if args is None else encoded(args),
             "job_id": job_id,
             "queue": queue,
             "eta": _time_text(eta) if isinstance(eta, datetime) else eta,
@@ -140,7 +146,7 @@ class Client:
             "tags": None if tags is None else dict(tags),
         }
         said = {name: value for name, value in body.items() if value is not None}
-        return job_of(self._wire.call("POST", f"/tasks/{segment(task)}/jobs", body=said)["data"])
+        return job_of(self._wire.call("POST", f"/tasks/{segment(task, 'a task name')}/jobs", body=said)["data"])
 
     def job(self, job_id: str, *, wait: float = 0.0) -> JobStatus:
         """Return the newest run of a job.
@@ -155,7 +161,9 @@ class Client:
         True
         """
         query = {"wait": f"{wait:g}"} if wait else None
-        return job_of(self._wire.call("GET", f"/jobs/{segment(job_id)}", query=query, patience=wait)["data"])
+        return job_of(
+            self._wire.call("GET", f"/jobs/{segment(job_id, 'a job ID')}", query=query, patience=wait)["data"]
+        )
 
     def wait(
         self,
@@ -216,7 +224,7 @@ class Client:
         'CANCELLED'
         """
         query = {"purge": "true"} if purge else None
-        return job_of(self._wire.call("DELETE", f"/jobs/{segment(job_id)}", query=query)["data"])
+        return job_of(self._wire.call("DELETE", f"/jobs/{segment(job_id, 'a job ID')}", query=query)["data"])
 
     def pending(self, queue: str, *, limit: int = 1000) -> list[JobStatus]:
         """Return the pending jobs of a queue in the order in which they will run, at most 1,000.
@@ -224,7 +232,7 @@ class Client:
         >>> [job.job_id for job in jobber.pending("default")]
         ['USER2-profit', 'USER3-profit']
         """
-        answer = self._wire.call("GET", f"/jobs/queue/{segment(queue)}", query={"limit": str(limit)})
+        answer = self._wire.call("GET", f"/jobs/queue/{segment(queue, 'a queue name')}", query={"limit": str(limit)})
         return [job_of(item) for item in answer["data"]]
 
     # -- results ------------------------------------------------------------------------------------------------------
@@ -244,7 +252,7 @@ class Client:
         (Column(name='total', type='NUMERIC(12,2)'), Column(name='entry_date', type='DATE'))
         """
         query = {"offset": str(offset), "limit": str(limit)}
-        answer = self._wire.call("GET", f"/jobs/{segment(job_id)}/results", query=query)
+        answer = self._wire.call("GET", f"/jobs/{segment(job_id, 'a job ID')}/results", query=query)
         return Page(answer["data"], columns_of(answer["columns"]), answer["count"], answer["next"], answer["run"])
 
     def pages(self, job_id: str, *, offset: int = 0, size: int = 1000) -> Iterator[Page]:
@@ -277,3 +285,11 @@ class Client:
 
 def _time_text(at: datetime) -> str:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
+
+
+def _task(name: str) -> str:
+    return "/tasks/" + segment(name, "a task name")
+
+
+def _job(job_id: str) -> str:
+    return "/jobs/" + segment(job_id, "a job ID")

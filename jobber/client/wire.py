@@ -36,9 +36,7 @@ class Wire:
         connections: int,
         headers: Mapping[str, str],
     ) -> None:
-        parts = urllib3.util.parse_url(url)
-        if parts.scheme not in ("http", "https") or not parts.host:
-            raise ValueError("the server's address must look like http://HOST:PORT")
+        parts = _address(url)
         # A name and password in the address go into a header; messages show the address without them.
         self.url = parts._replace(auth=None, query=None, fragment=None).url.rstrip("/")
         secret = urllib3.util.make_headers(basic_auth=unquote(parts.auth)) if parts.auth else {}
@@ -101,6 +99,17 @@ class Wire:
         raise _error(envelope)
 
 
+def _address(url: str) -> urllib3.util.Url:
+    try:
+        parts = urllib3.util.parse_url(url)
+    except (urllib3.exceptions.LocationParseError, ValueError, TypeError, AttributeError):
+        parts = urllib3.util.Url()
+    if parts.scheme not in ("http", "https") or not parts.host:
+        # Without the address itself: it may hold a password.
+        raise InvalidRequest("the server's address must look like http://HOST:PORT", field="url")
+    return parts
+
+
 def _encoded(body: Mapping[str, Any]) -> bytes:
     try:
         return simplejson.dumps(body, use_decimal=True, allow_nan=False).encode()
@@ -108,10 +117,19 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
         raise InvalidRequest(f"the job cannot be written as JSON: {error}") from None
 
 
-def segment(name: str) -> str:
-    """Return a name as one segment of a path."""
-    if name in ("", ".", ".."):
-        raise InvalidRequest(f"{name!r} is no name of a task, a job or a queue")
+def segment(name: str, what: str) -> str:
+    """Return a name as one segment of a path.
+
+    Parameters:
+        what: the kind of name, with its article.
+
+    Raises:
+        InvalidRequest: it is not text, or would be another path.
+    """
+    if not isinstance(name, str):
+        raise InvalidRequest(f"{what} is text, not {type(name).__name__}")
+    if name in ("", ".", "..") or "/" in name:
+        raise InvalidRequest(f"{name[:100]!r} is no {what.partition(' ')[2]}")
     return quote(name, safe="")
 
 
