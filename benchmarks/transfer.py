@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--postgres", help="URL of an empty PostgreSQL database; without it only SQLite is measured")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", metavar="SOURCE:RESULTS", help="one pair, such as postgresql:sqlite")
     parser.add_argument("--pair", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.pair:
@@ -159,15 +160,16 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="jobber-bench-"))
     try:
-        measure(folder, options.postgres, options.rows, options.rounds)
+        measure(folder, options.postgres, options.rows, options.rounds, options.only)
     finally:
         shutil.rmtree(folder)
 
 
-def measure(folder: Path, postgres: str | None, rows: int, rounds: int) -> None:
+def measure(folder: Path, postgres: str | None, rows: int, rounds: int, only: str | None) -> None:
     """Fill the sources, run each pair and its baseline in turn, and print the medians."""
     lite = folder / "source.db"
-    fill_sqlite(lite, rows)
+    if not only or only.startswith("sqlite"):
+        fill_sqlite(lite, rows)
     dsn = ""
     if postgres:
         dsn = make_url(postgres).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -179,7 +181,7 @@ def measure(folder: Path, postgres: str | None, rows: int, rounds: int) -> None:
     print(f"{rows:,} rows x 9 columns, medians of {rounds}")
     print(f"{'source -> results':<26}{'job s':>8}{'rows/s':>12}{'own tools s':>13}{'ratio':>8}{'peak MB':>9}")
     for source, results in PAIRS:
-        if not postgres and "postgresql" in (source, results):
+        if (not postgres and "postgresql" in (source, results)) or (only and only != f"{source}:{results}"):
             continue
         ours, theirs, peaks = [], [], []
         for number in range(rounds):

@@ -229,6 +229,19 @@ def test_lines_stay_aligned_over_pages_and_characters_of_two_columns(program: Pr
     assert [line.split()[-1] for line in lines[2:]] == [str(row[0]) for row in rows]
 
 
+def test_a_terminal_gets_a_table_per_page_and_all_rows_as_plain_lines(url: str, service: FakeService) -> None:
+    group = click.Group("jobber", commands=list(commands))
+    # FORCE_COLOR is how rich is told that it writes to a terminal.
+    terminal = {"JOBBER_SERVER": url, "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "80"}
+    Program(url).run("submit", "slow", "--job-id", "a")
+    service.finish("a", [(n,) for n in range(1500)], COLUMNS[:1])
+    tables = CliRunner().invoke(group, ["results", "a", "--limit", "1200"], env=terminal, color=True).stdout
+    assert tables.count("BIGINT") == 2
+    assert "\x1b[1m" in tables
+    lines = CliRunner().invoke(group, ["results", "a", "--all"], env=terminal, color=True).stdout
+    assert lines.split() == ["id", "BIGINT", *map(str, range(1500))]
+
+
 def test_an_empty_result_shows_its_columns(program: Program, service: FakeService) -> None:
     program.run("submit", "slow", "--job-id", "a")
     service.finish("a")

@@ -22,6 +22,7 @@ import pytest
 from jobber import config, tasks
 from jobber.cancellation import Cancellation
 from jobber.client import Client
+from jobber.demo import show
 from jobber.demo.data import MAX_ROWS, create_shop
 from jobber.demo.run import REPORT, steps
 from jobber.demo.server import QUERIES, write_config
@@ -181,6 +182,21 @@ def test_the_demo_runs_jobs_of_every_sample_on_more_than_one_queue(samples: Task
     assert {step.task for step in wanted} == set(samples)
     assert len({samples[step.task].queue for step in wanted}) > 1
     assert len({step.job_id for step in wanted}) == len(wanted)
+
+
+# -- the screen ----------------------------------------------------------------------------------------------------
+
+
+def board(monkeypatch: pytest.MonkeyPatch, columns: int) -> str:
+    """Return the kind of board that a terminal of a width gets."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # how rich is told that it writes to a terminal
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with show.Screen().progress({"a": None}) as made:
+        return type(made).__name__
+
+
+def test_live_bars_need_80_columns_and_a_narrower_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [board(monkeypatch, columns) for columns in (40, 79, 80, 200)] == ["_Lines", "_Lines", "_Bars", "_Bars"]
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

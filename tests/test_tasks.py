@@ -285,7 +285,14 @@ def test_the_embedded_default_needs_one_database_only(tmp_path: Path) -> None:
             "a.sql:1: task x: param: there is no placeholder :user_di; did you mean user_id?",
         ),
         ("-- name: x\n-- param: a text\n-- param: a text\nSELECT :a", "a.sql:1: task x: param: a is declared twice"),
-        ("-- name: x\n-- param: a text\nSELECT $1, $2", "a.sql:1: task x: param: 1 are declared, but the query has 2"),
+        (
+            "-- name: x\n-- param: a text\n-- param: b text\nSELECT $1",
+            "a.sql:1: task x: param: 2 are declared, but the query has 1 placeholder;",
+        ),
+        (
+            "-- name: x\n-- param: a text\nSELECT $1, $2",
+            "a.sql:1: task x: param: 1 is declared, but the query has 2 placeh",
+        ),
         ("-- name: x\n\nSELECT\n'y", "a.sql:4: task x: the ' quote that opens here is never closed"),
         ("-- name: x\nSELECT 1;\nSELECT 2", "a.sql:3: task x: a task is one statement"),
         ("-- name: x\nSELECT :a, $1", "a.sql:2: task x: the query mixes"),
@@ -435,3 +442,14 @@ def test_any_file_is_loaded_or_refused_with_a_line(text: str) -> None:
         assert 1 <= query.line < query.sql_line <= lines + 1
         assert query.sql in text
     assert all(1 <= error.details["line"] <= lines for error in errors)
+
+
+def test_a_cron_tag_is_warned_of_with_file_and_line_as_nothing_obeys_it(loading: Loading) -> None:
+    found = loading(
+        a="-- name: x\n-- Says: cron\n-- CRON: 0 7 * * *\nSELECT 1;\n-- name: y\n-- every morning\nSELECT 2"
+    )
+    [warning] = found.warnings
+    assert warning.endswith(
+        "a.sql:3: task x: cron: has no effect: there are no schedules yet, so no job will start by itself"
+    )
+    assert loading(a="-- name: x\n-- queue: q\nSELECT 1 -- cron: 5").warnings == ()

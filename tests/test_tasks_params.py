@@ -151,7 +151,7 @@ def test_positional_args_are_checked_in_their_order() -> None:
     listed = task("SELECT ?, ?", "a integer", "b text = x")
     assert listed.check_args(["5", "y"]) == [5, "y"]
     assert listed.check_args([5]) == [5, "x"]
-    with pytest.raises(InvalidRequest, match="there are 3 arguments, but the task takes at most 2"):
+    with pytest.raises(InvalidRequest, match="3 arguments came, but the task takes at most 2"):
         listed.check_args([1, "y", "z"])
     with pytest.raises(InvalidRequest, match="a is missing"):
         listed.check_args([])

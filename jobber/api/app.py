@@ -7,6 +7,7 @@ from flask import Flask
 import jobber
 from jobber.api import jobs, jsontext, meta, tasks
 from jobber.api.answers import Answers
+from jobber.api.blueprint import takes_no_options
 from jobber.api.errors import Api, register
 from jobber.service import Service
 
@@ -35,4 +36,6 @@ def create_app(service: Service) -> Flask:
     register(app, answers)
     for blueprint in (meta.blueprint, tasks.blueprint, jobs.blueprint):
         api.register_blueprint(blueprint)
+    described = "api-docs.openapi_json"
+    app.view_functions[described] = takes_no_options(app.view_functions[described])  # type: ignore[type-var]
     return app

@@ -7,14 +7,16 @@ content type says (``curl --data`` says that it is a form), and what is wrong be
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 import flask_smorest
 import marshmallow as ma
-from flask import Request, Response, current_app
+from flask import Request, Response, current_app, request
 from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from jobber.api import jsontext
 from jobber.api.answers import Answers
@@ -47,12 +49,12 @@ class RequestParser(FlaskParser):
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE}  # noqa: RUF012
 
     def load_json(self, req: Request, schema: ma.Schema) -> Any:  # noqa: ARG002
-        body = jsontext.loads(req.get_data(cache=False))
+        body = jsontext.loads(_read(req))
         if not isinstance(body, dict):
             raise InvalidRequest(f"the body must be a JSON object, not {json_type(body)}")
         return body
 
-    def load_querystring(self, req: Request, schema: ma.Schema) -> Any:  # noqa: ARG002
+    def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
         options = {}
         for name, values in req.args.lists():
             if len(values) > 1:
@@ -69,13 +71,34 @@ class RequestParser(FlaskParser):
         **_: Any,
     ) -> NoReturn:
         messages: dict[str, Any]
-        (messages,) = error.messages_dict.values()  # webargs puts them under the name of the location
+        ((location, messages),) = error.messages_dict.items()  # that is how webargs nests them
+        kind = "option" if location == "query" else "field"
         wrong = {name[:_LONGEST_NAME]: texts for name, texts in islice(messages.items(), _MOST_PROBLEMS)}
-        problems = {name: _problem(name, texts, schema) for name, texts in wrong.items()}
+        problems = {name: _problem(name, texts, schema, kind) for name, texts in wrong.items()}
         details: dict[str, Any] = {"field": next(iter(problems)), "fields": problems}
         if nearest := next(filter(None, (_nearest(name, schema) for name in problems)), None):
             details["nearest"] = nearest
         raise InvalidRequest("; ".join(f"{field}: {problem}" for field, problem in problems.items()), **details)
+
+
+def _read(req: Request) -> bytes:
+    """Return the body; raise RequestEntityTooLarge beyond ``max_body``, also where no length was announced (chunks).
+
+    Werkzeug refuses an announced length; without one it cuts the body off at the limit instead of refusing it.
+    """
+    if req.content_length is not None or not req.environ.get("wsgi.input_terminated"):
+        return req.get_data(cache=False)
+    most: int = current_app.config["MAX_CONTENT_LENGTH"]
+    stream, body = req.environ["wsgi.input"], bytearray()
+    while len(body) <= most and (part := stream.read(most + 1 - len(body))):
+        body += part
+    if len(body) > most:
+        raise RequestEntityTooLarge
+    return bytes(body)
+
+
+_PARSER = RequestParser()
+_NO_OPTIONS = ma.Schema()
 
 
 def takes_no_options(view: View) -> View:
@@ -90,13 +113,11 @@ def takes_no_options(view: View) -> View:
     return run  # type: ignore[return-value]
 
 
-def _problem(name: str, texts: Any, schema: ma.Schema) -> str:
+def _problem(name: str, texts: Any, schema: ma.Schema, kind: str) -> str:
     if name in schema.fields:
         return str(texts[0])
     nearest = _nearest(name, schema)
-    return f"there is no such {'field' if isinstance(schema, JobBody) else 'option'}" + (
-        f"; did you mean {nearest}?" if nearest else ""
-    )
+    return f"there is no such {kind}" + (f"; did you mean {nearest}?" if nearest else "")
 
 
 def _nearest(name: str, schema: ma.Schema) -> str | None:
@@ -109,7 +130,7 @@ def _nearest(name: str, schema: ma.Schema) -> str | None:
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
     """flask-smorest's, with a single typed decorator in the place of its stack of four."""
 
-    ARGUMENTS_PARSER = RequestParser()
+    ARGUMENTS_PARSER = _PARSER
 
     def operation(
         self,
@@ -126,12 +147,12 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         Parameters:
             answer: describes the answer; it is not run over it.
             query, body: validate what comes in; made once, at import. What they load is passed in this order.
-            errors: what the view may answer besides ``InvalidRequest``, which every view with input may.
+            errors: what the view may answer besides ``InvalidRequest``, which every one may: of an unknown option.
         """
 
         def decorate(view: View) -> View:
             documented: Any = self.response(200, answer)(view)
-            for status in statuses(*errors, *((InvalidRequest,) if query or body else ())):
+            for status in statuses(*errors, InvalidRequest):
                 documented = self.alt_response(status, response=_COMPONENT[status])(documented)
             # Those wrappers only document: kept, they would cost 5 µs each and request.
             runs: Any = view
@@ -141,6 +162,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                 runs = self.arguments(body, location="json", required=False, error_status_code=400)(runs)
             if query:
                 runs = self.arguments(query, location="query", error_status_code=400)(runs)
+            else:
+                runs = takes_no_options(runs)
             self.route(rule, methods=[method])(runs)
             return view
 

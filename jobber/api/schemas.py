@@ -13,7 +13,7 @@ import marshmallow as ma
 from marshmallow import fields, pre_load, validate
 
 from jobber.api.fields import Arguments, Flag, JobId, Name, Seconds, Tags, Text, Timestamp, Whole
-from jobber.jobs import PRIORITY_HIGHEST, JobState
+from jobber.jobs import PRIORITY_HIGHEST, PRIORITY_LOWEST, JobState
 
 _STATES = [state.value for state in JobState]
 _PHASES = ["waiting", "querying", "writing", "publishing", "done"]
@@ -45,7 +45,12 @@ class JobBody(ma.Schema):
     args = Arguments()
     db = Text(metadata={"description": "One of the task's databases; any of them if absent."})
     results = Text(metadata={"description": "One of the task's results databases; any of them if absent."})
-    priority = Whole(PRIORITY_HIGHEST, metadata={"description": "1 low, 5 normal, 8 high, 10 critical."})
+    priority = Whole(
+        PRIORITY_HIGHEST,
+        least=PRIORITY_LOWEST,
+        # 0 leaves it out.
+        metadata={"minimum": 0, "description": "1 low, 5 normal, 8 high, 10 critical."},
+    )
     timeout = Whole(_MOST_TIMEOUT, metadata={"description": "Seconds that the query may run."})
     tags = Tags(metadata={"description": "Names and short texts to find the job by."})
 

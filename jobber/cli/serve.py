@@ -111,7 +111,7 @@ def serve(flags: Flags) -> int:
     )
     for line in _headline(instance, plan, flags):
         click.echo(line)
-    for warning in (*settings.warnings, *problems):
+    for warning in (*settings.warnings, *instance.tasks().warnings, *problems):
         click.echo(click.style("warning  ", fg="yellow") + warning)
     threading.Thread(target=_keep_trying, args=(instance, left), name="start", daemon=True).start()
 
@@ -280,6 +280,8 @@ def _findings(flags: Flags) -> Iterable[_Finding]:
         return
     loaded = instance.tasks()
     yield _Finding("task files", True, f"{_count(len(loaded), 'task')}: {_some(loaded)}")
+    for warning in (*settings.warnings, *loaded.warnings):
+        yield _Finding("warning", True, warning)
     yield _tried("state", instance.store.ping, "reachable")
     yield _tried("broker", lambda: queueing.ping(instance.queueing.app), "reachable")
     for name, backend in instance.results.items():

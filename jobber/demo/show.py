@@ -21,6 +21,7 @@ from jobber.client import JobStatus, Page
 _NUMBERS = ("BIGINT", "DECIMAL", "NUMERIC", "REAL")
 _COLOURS = {"STARTED": "cyan", "SUCCESS": "green", "FAILURE": "red", "CANCELLED": "red", "RETRY": "yellow"}
 _MEGABYTE = 1_000_000
+_WIDTH = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,14 @@ class Board(Protocol):
 
 
 class Screen:
-    """Prints the demo for people, at least 80 columns wide."""
+    """Prints the demo for people; tables are 80 columns wide at least, live bars need a terminal of that width."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
-        if self._console.width < 80:
-            self._console = Console(highlight=False, width=80)
+        # A bar that is wrapped cannot be drawn over: each turn would print it anew.
+        self._live = self._console.is_terminal and self._console.width >= _WIDTH
+        if self._console.width < _WIDTH:
+            self._console = Console(highlight=False, width=_WIDTH)
 
     def source(self, rows: int, seconds: float) -> None:
         """Say what the jobs will read."""
@@ -72,7 +75,7 @@ class Screen:
             expected: the rows of each job ID, None where nobody knows.
         """
         self._console.print()
-        if not self._console.is_terminal:
+        if not self._live:
             yield _Lines(self._console)
             return
         bars = Progress(
@@ -112,9 +115,9 @@ class Screen:
         self._console.print("\n[bold]Timings[/]")
         self._console.print(table)
         self._console.print()
-        memory = f"peak memory per process {outcome.peak_memory / _MEGABYTE:.0f} MB"
         rows = f"{outcome.rows:,} rows in {outcome.seconds:.1f} s"
-        self._fact("summary", f"{len(outcome.jobs)} jobs on {queues} queues, {rows}; {memory}")
+        self._fact("summary", f"{len(outcome.jobs)} jobs on {queues} queues, {rows}")
+        self._fact("memory", f"{outcome.peak_memory / _MEGABYTE:.0f} MB per process at most")
         self._fact("stopped", "nothing is left running, and the temporary folder is gone")
 
     def invitation(self, url: str, folder: Path, queries: Path) -> None:

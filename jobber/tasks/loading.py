@@ -22,9 +22,11 @@ class TaskSet(Mapping[str, Task]):
     Parameters:
         tasks: no two of one name.
         default_queue: where jobs of a task without a queue go.
+        warnings: what is no mistake, but should be told at start: text with file and line.
     """
 
-    def __init__(self, tasks: Iterable[Task], default_queue: str) -> None:
+    def __init__(self, tasks: Iterable[Task], default_queue: str, warnings: Iterable[str] = ()) -> None:
+        self.warnings: tuple[str, ...] = tuple(warnings)
         self._tasks = {task.name: task for task in sorted(tasks, key=lambda task: task.name)}
         named = {task.queue for task in self._tasks.values() if task.queue is not None}
         #: The default queue, then every other one that a task names.
@@ -73,7 +75,7 @@ def load(directories: Sequence[Path], settings: Settings) -> TaskSet:
             + "\n".join(f"  {text}" for text in loader.problems),
             problems=loader.problems,
         )
-    return TaskSet(loader.tasks.values(), settings.app.default_queue)
+    return TaskSet(loader.tasks.values(), settings.app.default_queue, loader.warnings)
 
 
 class _Loader:
@@ -83,6 +85,7 @@ class _Loader:
         self.settings = settings
         self.tasks: dict[str, Task] = {}
         self.problems: list[str] = []
+        self.warnings: list[str] = []
         self._places: dict[str, tuple[Path, int]] = {}  # of every name, its task right or wrong
 
     def read_directory(self, directory: Path) -> None:
@@ -121,6 +124,9 @@ class _Loader:
             noted += [(line, query.name, problem) for line, problem in problems]
             if task is not None:
                 self.tasks[query.name] = task
+                self.warnings += [
+                    f"{file}:{line}: task {query.name}: {text}" for line, text in tags.warnings(query.comments)
+                ]
         for line, name, problem in sorted(noted, key=lambda note: note[0]):
             self.problems.append(f"{file}:{line}: {f'task {name}: ' if name else ''}{problem}")
 
@@ -197,8 +203,9 @@ def _param_problems(params: Sequence[Any], statement: Statement) -> Iterator[str
         seen.add(param.name)
     if params and not statement.names and len(params) != statement.count:
         yield (
-            f"param: {len(params)} are declared, but the query has {statement.count} placeholders; where these are "
-            "positional each needs one, in their order"
+            f"param: {len(params)} {'is' if len(params) == 1 else 'are'} declared, but the query has {statement.count} "
+            f"{'placeholder' if statement.count == 1 else 'placeholders'}; where these are positional each needs one, "
+            "in their order"
         )
 
 

@@ -163,7 +163,7 @@ def check(params: Sequence[Param], args: Args, names: Sequence[str]) -> Args:
         return _check_named(params, args, names)
     if isinstance(args, dict):
         if args:
-            raise InvalidRequest(f"args must be a list of {len(params)} values, not an object", field="args")
+            raise InvalidRequest(f"args must be a list of {_count(len(params), 'value')}, not an object", field="args")
         args = []
     return _check_listed(params, args)
 
@@ -187,7 +187,7 @@ def _check_listed(params: Sequence[Param], args: list[Scalar]) -> list[Scalar]:
     checked: dict[str, Scalar] = {}
     problems: list[str] = []
     if len(args) > len(params):
-        problems.append(f"there are {len(args)} arguments, but the task takes at most {len(params)}")
+        problems.append(f"{_count(len(args), 'argument')} came, but the task takes at most {len(params)}")
     for position, param in enumerate(params):
         _take(param, args[position] if position < len(args) else None, checked, problems)
     _refuse(problems)
@@ -204,6 +204,10 @@ def _take(param: Param, value: Scalar, checked: dict[str, Scalar], problems: lis
         checked[param.name] = TYPES[param.type](value)
     except ValueError as wanted:
         problems.append(f"{param.name} must be {wanted}, not {_shown(value)}")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _shown(value: Scalar) -> str:

@@ -105,8 +105,20 @@ TAGS: Mapping[str, Callable[[str, Settings], Any]] = {
     "index": _columns,
     "cron": _cron,
 }
+#: Tags that are checked and kept, but that nothing obeys yet, and why.
+_WITHOUT_EFFECT: Mapping[str, str] = {"cron": "there are no schedules yet, so no job will start by itself"}
 #: Tags that may stand more than once.
 _REPEATED = frozenset({"param"})
+
+
+def warnings(comments: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Return line and text of what is right in leading comments, and yet not what one may expect of it."""
+    found = ((line, _TAG_LINE.fullmatch(text)) for line, text in comments)
+    words = [(line, match["word"].lower()) for line, match in found if match]
+    return [
+        (line, f"{word}: has no effect: {_WITHOUT_EFFECT[word]}") for line, word in words if word in _WITHOUT_EFFECT
+    ]
+
 
 # -- reading them -----------------------------------------------------------------------------------------------------
 

@@ -102,6 +102,44 @@ def test_details_cannot_take_the_place_of_the_code(http: Http, service: FakeServ
     assert http.get("/jobs/a").error["code"] == "internal_error"
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/openapi.json", "/tasks/slow/jobs"])
+@pytest.mark.parametrize("query", ["x=1", "x=", "wait=1"])
+def test_a_route_without_options_refuses_every_option(http: Http, service: FakeService, path: str, query: str) -> None:
+    method = "POST" if path.endswith("jobs") else "GET"
+    answer = http.send(method, f"{path}?{query}")
+    name = query.partition("=")[0]
+    assert (answer.status, answer.error["code"], answer.error["field"]) == (400, "invalid_request", name)
+    assert answer.message == f"{name}: there is no such option"
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("GET", "/jobs/a?wait=1&wait=2", "wait"),
+        ("GET", "/jobs/a?wait=1&wait=1", "wait"),
+        ("GET", "/tasks?sql=&sql=1", "sql"),
+        ("DELETE", "/jobs/a?purge=true&purge=false", "purge"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused(http: Http, method: str, path: str, name: str) -> None:
+    http.post("/tasks/slow/jobs", {"job_id": "a"})
+    answer = http.send(method, path)
+    assert (answer.status, answer.message, answer.error["field"]) == (400, f"{name}: is given twice", name)
+
+
+def test_an_unknown_option_without_a_value_is_refused_and_a_known_one_left_out(http: Http) -> None:
+    assert http.get("/tasks?x=").status == 400
+    assert http.get("/tasks?sql=").status == 200
+
+
+def test_options_says_which_methods_are_right_and_has_no_body(http: Http) -> None:
+    response = http.client.options("/jobs/a")
+    assert (response.status_code, response.data) == (200, b"")
+    assert set(response.headers["Allow"].split(", ")) >= {"DELETE", "GET", "OPTIONS"}
+    assert http.send("OPTIONS", "/nope").error["code"] == "not_found"
+
+
 def test_head_has_no_body(http: Http) -> None:
     response = http.client.head("/tasks")
     assert (response.status_code, response.data) == (200, b"")

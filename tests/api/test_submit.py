@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from jobber.api import create_app
 from tests.api.fake import FakeService
-from tests.api.http import Http
+from tests.api.http import Http, serving
 
 JOBS = "/tasks/get_profit_entries_by_date/jobs"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -325,6 +327,40 @@ def test_the_place_of_a_syntax_error_is_told_to_machines_too(http: Http) -> None
 def test_a_body_that_is_too_large_is_413(http: Http) -> None:
     answer = http.post(JOBS, b'{"args": ["' + b"x" * 100_000 + b'"]}')
     assert (answer.status, answer.error["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("blanks", [-1, 0, 1, 500_000])
+def test_the_limit_of_a_body_holds_for_one_in_chunks(service: FakeService, blanks: int) -> None:
+    """It announces no length; blanks after the JSON must count, too."""
+    most = service.settings.app.max_body
+    body = b'{"args": [1]}'.ljust(most + blanks)
+    with serving(create_app(service)) as url:  # type: ignore[arg-type]
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
+        parts = (body[at : at + 9_999] for at in range(0, len(body), 9_999))
+        with suppress(ConnectionError):  # refused before all was sent
+            connection.request("POST", "/tasks/slow/jobs", parts, {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+        answer = connection.getresponse()
+        document = json.loads(answer.read())
+        connection.close()
+    if blanks > 0:
+        assert (answer.status, document["error"]["code"]) == (413, "request_too_large")
+        assert service.requests == []
+    else:
+        assert answer.status == 200
+        assert service.requests[0].args == [1]
+
+
+def test_a_priority_out_of_range_is_told_the_range_of_priorities(http: Http) -> None:
+    assert http.post(JOBS, {"priority": 11}).message == "priority: must lie between 1 and 10"
+    assert http.post(JOBS, {"priority": 0}).data["priority"] == 5
+
+
+def test_both_databases_are_named_where_both_are_wrong(http: Http) -> None:
+    answer = http.post(JOBS, {"db": "x", "results": "y"})
+    assert (answer.status, answer.error["field"]) == (400, "db")
+    assert set(answer.error["fields"]) == {"db", "results"}
+    assert "does not run on 'x'; it may use main" in answer.message
+    assert "does not write to 'y'; it may use reports" in answer.message
 
 
 def test_the_answer_of_a_live_job_comes_with_the_refusal_of_its_id(http: Http, service: FakeService) -> None:

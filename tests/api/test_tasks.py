@@ -48,3 +48,14 @@ def test_the_folder_of_a_task_file_stays_inside(http: Http) -> None:
 def test_an_unknown_task_is_404(http: Http) -> None:
     answer = http.get("/tasks/no%20such")
     assert (answer.status, answer.error["code"]) == (404, "unknown_task")
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/tasks/{}"), ("POST", "/tasks/{}/jobs")])
+def test_an_unknown_task_comes_with_the_nearest_known_one(http: Http, method: str, path: str) -> None:
+    answer = http.send(method, path.format("get_profit_entries"))
+    assert (answer.status, answer.error["code"]) == (404, "unknown_task")
+    assert answer.error["nearest"] == "get_profit_entries_by_date"
+    assert answer.error["task"] == "get_profit_entries"
+    assert "did you mean get_profit_entries_by_date?" in answer.message
+    assert "nearest" not in http.send(method, path.format("zzz")).error
+    assert len(http.send(method, path.format("z" * 5000)).message) < 200
