@@ -7,19 +7,12 @@ it; the first claim of a wake-up passes it on while there is more, so that one m
 from __future__ import annotations
 
 import logging
-import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-from celery.exceptions import WorkerShutdown
-from celery.worker import WorkController
-from celery.worker.control import control_command
 
 from jobber import execution
 from jobber.cancellation import Cancellation
@@ -32,7 +25,7 @@ from jobber.errors import (
     StateUnavailable,
 )
 from jobber.jobs import Job
-from jobber.queueing import CANCEL, WAKE, Queueing
+from jobber.queueing import Queueing
 from jobber.results.base import ResultsBackend
 from jobber.sources.base import Source
 from jobber.store import Progress, Store
@@ -347,70 +340,3 @@ class Worker:
                 self._store.unregister(worker)
             except StateUnavailable as error:
                 log.warning("could not sign off: %s", error)
-
-
-def node_name(worker: Worker) -> str:
-    """Return the name under which Celery's remote control knows this process."""
-    return f"{worker.name}@{os.uname().nodename}.{os.getpid()}"
-
-
-def serve(worker: Worker, queueing: Queueing, queues: Sequence[str], *, on_ready: Callable[[], None]) -> int:
-    """Consume wake-ups until SIGTERM or SIGINT; the main thread's whole life in a worker process.
-
-    The first signal drains, a second one interrupts what runs. Celery's own handlers are not used: its threads pool
-    ignores a second SIGTERM.
-
-    Returns:
-        The exit status.
-    """
-    app = queueing.app
-
-    @app.task(name=WAKE, ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
-    def wake(_queue: str) -> None:
-        worker.work()
-
-    @control_command(name=CANCEL, visible=False)  # type: ignore[untyped-decorator]
-    def cancel(_state: Any, run: int, attempt: int) -> dict[str, bool]:
-        return {"cancelled": worker.cancel(run, attempt)}
-
-    controller = WorkController(
-        app=app,
-        hostname=node_name(worker),
-        pool_cls="threads",
-        concurrency=worker.slots,
-        queues=list(queues),
-        loglevel="WARNING",
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        ready_callback=lambda _consumer: on_ready(),
-    )
-    signals = 0
-
-    def leave(_signal: int, _frame: Any) -> None:
-        raise WorkerShutdown(0)
-
-    def drain() -> None:
-        worker.drain(worker.settings.app.drain_timeout)
-        worker.leave()
-        # Whatever Celery blocks in, an exception in the main thread ends it; nothing runs that could be hurt.
-        last_resort = threading.Timer(0.7, os._exit, [0])
-        last_resort.daemon = True
-        last_resort.start()
-        os.kill(os.getpid(), signal.SIGUSR2)
-
-    def stop(_signal: int, _frame: Any) -> None:
-        nonlocal signals
-        signals += 1
-        if signals == 1:
-            threading.Thread(target=drain, name="drain").start()
-        elif signals == 2:
-            threading.Thread(target=worker.interrupt, name="interrupt").start()
-
-    signal.signal(signal.SIGUSR2, leave)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    threading.Thread(target=worker.beat, name="heartbeat", daemon=True).start()
-    controller.start()
-    queueing.forget_node(node_name(worker))
-    return int(controller.exitcode or 0)

@@ -14,7 +14,7 @@ FLOORS = [
     {"config", "jobs", "columns", "sqltext", "sqllexer", "cancellation", "filequeue", "redisqueue"},
     {"store", "sources", "results", "tasks"},
     {"service", "execution", "maintenance", "janitor", "watcher", "queueing"},
-    {"api", "worker"},
+    {"api", "worker", "consumer"},
     {"instance"},
     {"cli", "demo", "client"},
 ]

@@ -38,10 +38,11 @@ def main() -> int:
 
 def run_worker(plan: Plan) -> int:
     """Serve queues: the Celery worker, its heartbeat and the maintenance thread."""
+    from jobber.consumer import node_name, serve
     from jobber.instance import Instance
     from jobber.janitor import Janitor
     from jobber.maintenance import Maintenance
-    from jobber.worker import Worker, node_name, serve
+    from jobber.worker import Worker
 
     instance = Instance(plan.settings, plan.directories)
 
