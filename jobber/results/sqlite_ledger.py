@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 import struct
 import threading
 from collections.abc import Iterator
@@ -127,7 +128,7 @@ class Ledger:
             self._file, timeout=BUSY_TIMEOUT / 1000, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _turn_on_wal(connection)
             connection.executescript(_CREATE)
         except BaseException:
             connection.close()
@@ -140,6 +141,20 @@ class Ledger:
             stat = self._file.stat()
             return os.getpid(), stat.st_dev, stat.st_ino
         return None
+
+
+def _turn_on_wal(connection: sqlite3.Connection) -> None:
+    """Put the file into WAL mode; several who open a new one at once collide, and SQLite asks no busy handler here."""
+    deadline = time.monotonic() + BUSY_TIMEOUT / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 # -- steps inside a transaction ---------------------------------------------------------------------------------------

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row
@@ -24,6 +25,9 @@ from jobber.sources.base import Chunk
 from tests.servers import Postgres
 
 COLUMNS = (Column("id", Kind.INTEGER), Column("name", Kind.TEXT))
+ONE: list[Row] = [(1, "one")]
+TWO: list[Row] = [(1, "uno"), (2, "dos")]
+BULKY: list[Row] = [(n, "x" * 1_500_000) for n in range(4)]
 
 
 class Lab(Protocol):
@@ -224,3 +228,16 @@ def read(
     limit: int = 1000,
 ) -> list[Row]:
     return backend.rows(table, run, columns, offset=offset, limit=limit)
+
+
+@contextmanager
+def transaction(lab: PostgresLab, sql: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """Keep a transaction open that has run ``sql``."""
+    with lab.connect() as connection, connection.transaction():
+        connection.execute(sql)  # type: ignore[call-overload]
+        yield connection
+
+
+def settings_for(postgres: Postgres, database: str, user: str = "postgres", **more: object) -> ResultsSettings:
+    url = make_url(postgres.url(database)).set(username=user).render_as_string(hide_password=False)
+    return ResultsSettings(name="main", url=url, engine="postgresql", **more)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from jobber.config import DatabaseSettings
@@ -32,6 +33,13 @@ def pg(request: pytest.FixtureRequest, postgres: Postgres, database: str) -> Ite
     source = open_source(settings)
     yield source
     source.close()
+
+
+@pytest.fixture
+def watch(postgres: Postgres, database: str) -> Iterator[Callable[[str], list[tuple[object, ...]]]]:
+    """Run SQL as an administrator."""
+    with psycopg.connect(postgres.dsn(database), autocommit=True, application_name="watch") as connection:
+        yield lambda sql: connection.execute(sql).fetchall()  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=[DECODED, BOTH], ids=["decoded", "encoded"])

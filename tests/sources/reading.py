@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row
 from jobber.jobs import Args
-from jobber.sources.base import Query, SchemaChanged, Shape, Source
+from jobber.sources.base import Query, RowStream, SchemaChanged, Shape, Source
 from jobber.sqltext import parse
 
 DECODED = frozenset({Shape.DECODED})
@@ -101,3 +102,32 @@ def _field(field: str, kind: Kind) -> Value:
         # PostgreSQL's TIMESTAMP ignores an offset in its input; it is always that of UTC.
         return text.replace("+00", "")
     return text
+
+
+def running(watch: Callable[[str], list[tuple[object, ...]]], marker: str) -> bool:
+    return bool(watch(f"SELECT 1 FROM pg_stat_activity WHERE query LIKE '/* {marker}%' AND state = 'active'"))
+
+
+def consume(
+    source: Source,
+    sql: str,
+    accepts: frozenset[Shape],
+    cancellation: Cancellation,
+    timeout: float = 0,
+    *,
+    label: str = "",
+) -> int:
+    return drain(source.read(query(source, sql, label=label), accepts, timeout=timeout, cancellation=cancellation))
+
+
+def parts_of(stream: RowStream) -> Iterator[int]:
+    """Count the rows of each chunk or batch."""
+    if stream.shape is Shape.ENCODED:
+        yield from (chunk.rows for chunk in stream.chunks())
+    else:
+        yield from (len(batch) for batch in stream.batches())
+
+
+def drain(reading: AbstractContextManager[RowStream]) -> int:
+    with reading as stream:
+        return sum(parts_of(stream))

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 import pytest
 
-from jobber.jobs import Job, NewJob
+from jobber.columns import Column, Kind
+from jobber.jobs import Job, JobState, NewJob
 from jobber.store import Claim, Store
 from tests.servers import Postgres
 
 QUEUES = ("q", "p")
 TASKS = ("t", "u")
 DATABASES = ("db0", "db1")
+
+COLUMNS = [Column("a", Kind.NUMERIC, 10, 2), Column('"b"', Kind.TEXT)]
+
+#: The five ways in which the worker that holds an attempt ends it, and the state that follows.
+ENDS: dict[str, tuple[Callable[[Store, Job], Any], JobState]] = {
+    "succeed": (lambda store, job: store.succeed(job, rows=7, columns=COLUMNS), JobState.SUCCESS),
+    "fail": (lambda store, job: store.fail(job, error="no", code="query_failed"), JobState.FAILURE),
+    "retry": (lambda store, job: store.retry(job, error="no", code="query_failed", delay=60), JobState.RETRY),
+    "retry at once": (lambda store, job: store.retry(job, error="no", code="c", delay=0), JobState.RETRY),
+    "cancelled": (lambda store, job: store.cancelled(job), JobState.CANCELLED),
+    "requeue": (lambda store, job: store.requeue(job), JobState.PENDING),
+}
+each_end = pytest.mark.parametrize("how", ENDS)
 
 
 def new_job(job_id: str, **fields: Any) -> NewJob:
@@ -102,3 +116,7 @@ def store(state_url: str) -> Iterator[Store]:
 def bench(store: Store) -> Bench:
     """A store with a worker."""
     return Bench(store, store.register("w1", QUEUES, 10, lease=60))
+
+
+def end(bench: Bench, how: str, job: Job) -> Any:
+    return ENDS[how][0](bench.store, job)

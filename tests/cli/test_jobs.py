@@ -1,0 +1,88 @@
+"""``status``, ``cancel`` and ``purge``: what people and machines read of jobs."""
+
+from __future__ import annotations
+
+import json
+
+from jobber.errors import QueryFailed
+from jobber.store import Hold
+from tests.api.fake import FakeService
+from tests.cli.conftest import ROW, Program
+
+
+def test_status_shows_what_a_job_waits_for(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    service.hold = [Hold("paused", "default", "queue default is paused: migration of the year, back at noon")]  # type: ignore[arg-type]
+    lines = program.run("status", "a").stdout.splitlines()
+    assert "waits for  queue default is paused: migration of the year, back at noon" in lines
+    assert "accepted   2026-11-22 14:00:00 UTC" in lines
+
+
+def test_status_of_a_failed_job_ends_with_1(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    service.fail("a", QueryFailed("x"))
+    program.run("status", "a", status=1)
+    program.run("status", "a", "--json", status=1)
+
+
+def test_watching_a_job_for_too_long_ends_with_1(program: Program) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    result = program.run("status", "a", "--watch", "--timeout", "0.05", status=1)
+    assert result.stderr == "jobber: job a is still PENDING after 0.05 s\n"
+
+
+def test_json_is_one_exact_document(program: Program, service: FakeService) -> None:
+    first = json.loads(program.run("submit", "slow", "--job-id", "a", "--args-json", "[1.10]", "--json").stdout)
+    assert first["state"] == "PENDING"
+    service.finish("a", [ROW])
+    text = program.run("status", "a", "--json").stdout
+    assert json.loads(text)["results"] == [{"Type": "int64", "Value": 1}]
+    assert "1.10" in text
+    text = program.run("results", "a", "--json").stdout
+    document = json.loads(text)
+    assert (document["count"], document["rows"][0]["note"]) == (1, ROW[-1])
+    assert document["columns"][0] == {"name": "id", "type": "BIGINT"}
+    assert "12345678901234567890.120000000000" in text
+    assert isinstance(json.loads(program.run("tasks", "--json").stdout), list)
+    assert json.loads(program.run("tasks", "named", "--json").stdout)["name"] == "named"
+    assert json.loads(program.run("queue", "default", "--json").stdout) == []
+
+
+def test_cancel_says_what_became_of_each_job(program: Program, service: FakeService) -> None:
+    for name in ("a", "b", "c"):
+        program.run("submit", "slow", "--job-id", name)
+    service.start("b")
+    service.finish("c")
+    result = program.run("cancel", "a", "b", "c", status=1)
+    assert result.stdout.splitlines()[1:] == ["a    CANCELLED", "b    stops soon"]
+    assert result.stderr == "jobber: job c is SUCCESS already\n"
+    lines = program.run("cancel", "c", "d", "--purge", status=1).stdout.splitlines()
+    assert lines[1:] == ["c    purged"]
+    program.run("status", "c", status=1)
+
+
+def test_purging_a_pending_job_cancels_it_and_does_not_say_that_it_is_gone(program: Program) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    assert program.run("cancel", "a", "--purge").stdout.splitlines()[1:] == ["a    CANCELLED"]
+    assert program.run("cancel", "a", "--purge").stdout.splitlines()[1:] == ["a    purged"]
+
+
+def test_status_tells_what_a_running_job_does(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "x", "2", "--job-id", "a", "--retries", "1", "--tag", "tenant=acme")
+    running = service.start("a")
+    lines = program.run("status", "a").stdout.splitlines()
+    assert 'args      ["x", "2"]' in lines
+    assert "db        main" in lines
+    assert "worker    w1" in lines
+    assert "attempt   1 (at most 1 retry)" in lines
+    assert "table     results_a in reports" in lines
+    assert "tag       tenant=acme" in lines
+    assert any(line.startswith("progress  querying, 40 rows, 900 bytes") for line in lines)
+    service._change(running, bytes_so_far=0)
+    assert "bytes" not in program.run("status", "a").stdout
+
+
+def test_status_tells_the_code_of_an_error(program: Program, service: FakeService) -> None:
+    program.run("submit", "slow", "--job-id", "a")
+    service.fail("a", QueryFailed("x"))
+    assert "code      query_failed" in program.run("status", "a", status=1).stdout.splitlines()

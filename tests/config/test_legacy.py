@@ -1,0 +1,84 @@
+"""Files of the older programs load unchanged."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.config.conftest import DB, Loading
+
+_REDIS = """type = "redis"
+addresses = ["localhost:6379"]
+password = ""
+db = 1
+max_active = 50
+max_idle = 20
+dial_timeout = "1s"
+read_timeout = "1s"
+write_timeout = "1s"
+"""
+_LEGACY = f"""[app]
+log_level = "INFO"
+default_job_ttl = "60s"
+[job_queue.broker]
+{_REDIS}
+[job_queue.state]
+{_REDIS}
+expiry = "30s"
+meta_expiry = "3600s"
+[results.my_results]
+type = "postgres"
+dsn = "postgres://user:password@host:5432/dbname?sslmode=disable"
+max_idle = 10
+max_active = 100
+connect_timeout = "10s"
+results_table = "results_%s"
+[db.my_db]
+type = "postgres"
+dsn = "host=db.example port=5433 user=u password=p@ss dbname=shop sslmode=disable"
+max_idle = 10
+max_active = 0
+connect_timeout = "10s"
+"""
+
+
+def test_a_file_of_the_older_programs_loads_unchanged(loading: Loading) -> None:
+    settings = loading(_LEGACY)
+    assert settings.broker.url == "redis://localhost:6379/1"
+    assert settings.app.log_level == "info"
+    results = "postgresql+psycopg://user:password@host:5432/dbname?sslmode=disable"
+    assert settings.results["my_results"].url == settings.state.url == results
+    assert not settings.state.embedded
+    assert (settings.results["my_results"].pool_size, settings.databases["my_db"].pool_size) == (100, 10)
+    source = make_url(settings.databases["my_db"].url)
+    assert (source.host, source.port, source.username, source.password) == ("db.example", 5433, "u", "p@ss")
+    assert (source.database, dict(source.query)) == ("shop", {"sslmode": "disable"})
+    for ignored in (
+        "app.default_job_ttl",
+        "job_queue.broker.max_active",
+        "job_queue.state.expiry",
+        "db.my_db.max_idle",
+    ):
+        assert f"{ignored} is ignored" in settings.warnings
+    assert "job_queue.state is Redis: the state of jobs goes to results.my_results instead" in settings.warnings
+
+
+def test_todays_pool_size_stands_over_the_older_key(loading: Loading) -> None:
+    assert loading(DB + "max_active = 50\npool_size = 5\n").databases["my_db"].pool_size == 5
+
+
+def test_redis_state_without_a_results_database_that_takes_it_is_refused(loading: Loading) -> None:
+    [problem] = loading.problems(DB + f"[job_queue.broker]\n{_REDIS}[job_queue.state]\n{_REDIS}")
+    assert problem.startswith("job_queue.state: the broker is shared over the network")
+
+
+@pytest.mark.parametrize("addresses", ['["a:1", "b:2"]', "[]", '["localhost"]', '["a:1/x"]'])
+def test_redis_needs_one_address(loading: Loading, addresses: str) -> None:
+    text = DB + f"[job_queue.broker]\naddresses = {addresses}\n[job_queue.state]\nurl = 'postgresql://h/s'"
+    [problem] = loading.problems(text)
+    assert problem.startswith("job_queue.broker.addresses: must ")
+
+
+def test_a_redis_password_may_hold_anything(loading: Loading) -> None:
+    text = "[job_queue.broker]\naddresses = ['h:1']\npassword = 'a@:/#%'\n[job_queue.state]\nurl = 'postgresql://h/s'\n"
+    assert loading(DB + text).broker.url == "redis://:a%40%3A%2F%23%25@h:1/0"

@@ -1,0 +1,125 @@
+"""What is said when settings are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobber.config import load
+from jobber.errors import ConfigError
+from tests.config.conftest import DB, Loading
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (DB + "urll = 'x'", "db.my_db.urll: there is no such key; did you mean url?"),
+        (DB + "[app]\nttls = 5", "app.ttls: there is no such key; did you mean ttl?"),
+        (DB + "[apps]\nttl = 5", "apps: there is no such section; did you mean app?"),
+        (DB + "[job_queue.brokers]\nurl = ''", "job_queue.brokers: there is no such section; did you mean broker?"),
+        (DB + "[app]\nttl = -1", "app.ttl: must be between 0 and a century"),
+        (DB + "[app]\nttl = 0.5", "app.ttl: must be whole seconds"),
+        (DB + "[app]\nttl = true", "app.ttl: must be seconds"),
+        (DB + "[app]\nsweep = nan", "app.sweep: must be between 0 and a century"),
+        (DB + "[app]\nsweep = 0", "app.sweep: must be at least 0.1 s"),
+        (DB + "[app]\nmax_rescues = '3'", "app.max_rescues: must be a whole number"),
+        (DB + "[app]\nmax_rescues = true", "app.max_rescues: must be a whole number"),
+        (DB + "[app]\ndefault_queue = 'a b'", "app.default_queue: must be 1 to 100 of"),
+        (DB + "[app]\nlog_level = 'loud'", "app.log_level: must be one of debug, info"),
+        (DB + "[app]\nlease = 10\nheartbeat = 5", "app.heartbeat: is 5 s, but must be less than half"),
+        (DB + "[app]\ndata_dir = '/etc/passwd'", "app.data_dir: /etc/passwd is not a folder"),
+        (DB + "server_side_cursors = 'yes'", "db.my_db.server_side_cursors: must be true or false"),
+        (DB + "pool_size = 0", "db.my_db.pool_size: must be between 1 and 1000"),
+        (DB + "dsn = 'host=x'", "db.my_db.dsn: stands beside url"),
+        ("[db.a]\nurl = 'postgresql://h:70000/x'", "db.a.url: is not a database URL"),
+        (DB + "type = 'oracle'", "db.my_db.type: must be postgres"),
+        ("[db.a]\nurl = 'sqlite:////x'\ntype = 'postgres'", "db.a.type: says postgres, but url is of another kind"),
+        ("[db.a]\npool_size = 5", "db.a: needs a url"),
+        ("[db.'a b']\nurl = 'sqlite:////x'", "db.a b: a name may hold"),
+        ("[db]\nurl = 'sqlite:////x'", "db.url: must stand in a section with a name: write [db.NAME]"),
+        ("db = 5", "db: must be a section: write [db]"),
+        ("[app]\nttl = 1", "db: there is no database to query; add one:\n    [db.my_db]"),
+        ("[db.a]\nurl = 'sqlite://'", "db.a.url: must name a file: a database in memory"),
+        ("[db.a]\nurl = 'sqlite:///:memory:'", "db.a.url: must name a file"),
+        ("[db.a]\nurl = 'sqlite:////tmp'", "db.a.url: names a folder"),
+        ("[db.a]\nurl = 'mysql://u:p@h/x'", "db.a.url: MySQL and MariaDB are not supported yet by this version"),
+        ("[db.a]\nurl = 'mariadb+pymysql://u:p@h/x'", "db.a.url: MySQL and MariaDB are not supported yet"),
+        ("[db.a]\ntype = 'mysql'\ndsn = 'u:p@tcp(h:3306)/x'", "db.a.dsn: MySQL and MariaDB are not supported yet"),
+        ("[db.a]\nurl = 'nosuch://h/x'", "db.a.url: names a database that no installed SQLAlchemy dialect knows"),
+        ("[db.a]\nurl = 'postgresql+pg8000://h/x'", "db.a.url: names another PostgreSQL driver"),
+        (DB + "[results]", "results: is empty"),
+        (DB + "[results.r]\nurl = 'duckdb:////x'", "results.r.url: duckdb cannot hold results"),
+        (DB + "[results.r]\nurl = 'sqlite:////tmp/x.db'", "results.r.url: must name a folder"),
+        (DB + "[results.r]\nurl = 'sqlite:////etc/passwd'", "results.r.url: must name a folder"),
+        (DB + "[results.r]\nurl = 'sqlite://'", "results.r.url: must name a folder"),
+        (DB + "[results.r]\nurl = 'sqlite:////tmp/r'\nunlogged = true", "results.r.unlogged: is a matter of"),
+        (DB + "[results.r]\nurl = 'sqlite:////tmp/r'\ngrant_select_to = ['x']", "results.r.grant_select_to: is a"),
+        (DB + "[results.r]\nurl = 'postgresql://h/r'\ngrant_select_to = 'x'", "results.r.grant_select_to: must be"),
+        (DB + "[job_queue.state]\nurl = 'duckdb:////x'", "job_queue.state.url: duckdb cannot keep the state"),
+        (DB + "[job_queue.state]\nurl = 'sqlite://'", "job_queue.state.url: must name a file"),
+        (DB + "[job_queue.broker]\nurl = 'amqp://h'", "job_queue.broker.url: RabbitMQ is not supported yet"),
+        (DB + "[job_queue.broker]\nurl = 'kafka://h'", "job_queue.broker.url: names a broker that is not supported"),
+        (DB + "[job_queue.broker]\nurl = 'localhost'", "job_queue.broker.url: is not a broker URL"),
+        (DB + "[job_queue.broker]\ntype = 'nats'", "job_queue.broker.type: must be redis"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_key(loading: Loading, text: str, problem: str) -> None:
+    assert any(found.startswith(problem) for found in loading.problems(text)), loading.problems(text)
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("results", "must hold %s"),
+        ("%s_%s", "must hold %s"),
+        ("%s", "must add something"),
+        ("a.%s", "may hold"),
+        ("../%s", "may hold"),
+        ("r-%d-%s", "may hold"),
+        ("jobber_%s", "must not begin with jobber_"),
+        ("x" * 39 + "%s", "is longer than 40"),
+    ],
+)
+def test_a_table_template_that_cannot_work_is_refused(loading: Loading, template: str, complaint: str) -> None:
+    [problem] = loading.problems(DB + f"[results.r]\nurl = 'postgresql://h/r'\nresults_table = '{template}'")
+    assert problem.startswith(f"results.r.results_table: {complaint}")
+
+
+def test_all_mistakes_are_told_at_once(loading: Loading) -> None:
+    problems = loading.problems("[app]\nttl = 'x'\nlese = 3\n[db.a]\nurl = 'mysql://h'\n[db.b]\nurrl = ''\n[foo]\n")
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "foo",
+        "app.ttl",
+        "app.lese",
+        "db.b.urrl",
+        "db.a.url",
+    ]
+
+
+def test_two_truths_are_refused(loading: Loading) -> None:
+    [problem] = loading.problems(DB + '[job_queue.broker]\nurl = "redis://h"\n')
+    assert problem.startswith("job_queue.state: the broker is shared over the network")
+    assert "set job_queue.state.url" in problem
+    asked_for = '[job_queue.broker]\nurl = "redis://h"\n[job_queue.state]\nurl = "sqlite:////tmp/state.db"\n'
+    assert not loading(DB + asked_for).state.embedded
+    assert loading(DB + '[job_queue.broker]\nurl = "filesystem://"\n').state.embedded
+
+
+@pytest.mark.parametrize(
+    ("contents", "complaint"),
+    [
+        (b"[db.a\n", "is not valid TOML"),
+        (b"a = '\xff'", "is not UTF-8 text"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, contents: bytes | None, complaint: str) -> None:
+    file = tmp_path / "c.toml"
+    if contents is not None:
+        file.write_bytes(contents)
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert caught.value.message.startswith(f"{file}: {complaint}")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path, {})

@@ -1,0 +1,98 @@
+"""Task files: what is a tag and what is prose, and which tags are taken."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from jobber.tasks import files
+from jobber.tasks.tags import ALIASES, TAGS, _misspelt
+from tests.tasks.conftest import Loading, only
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "Note: slow",
+        "Returns: one row per user",
+        "Author: Ada",
+        "see: https://example.org",
+        "TODO: index",
+        "date: 2026",
+        "parameters: user id",
+        "entries: all of them",
+        "query: the big one",
+        "columns: a, b",
+        "Warning: this locks",
+        "with raw: 1 it is not prepared",
+        "This query will not be prepared (raw=1)",
+        "https://example.org/db: x",
+        "queue",
+    ],
+)
+def test_prose_stays_description(loading: Loading, comment: str) -> None:
+    assert only(loading(a=f"-- name: x\n-- {comment}\nSELECT 1")).description == comment
+
+
+@examples(deadline=None)  # other tests run beside these
+@given(st.sampled_from(sorted([*TAGS, *ALIASES])), st.data())
+def test_every_single_slip_in_a_tag_is_noticed(tag: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(tag) - 1))
+    letter = data.draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz_"))
+    slips = [tag[:at] + tag[at + 1 :], tag[:at] + letter + tag[at:], tag[:at] + letter + tag[at + 1 :]]
+    if at + 1 < len(tag):
+        slips.append(tag[:at] + tag[at + 1] + tag[at] + tag[at + 2 :])
+    for slip in slips:
+        if slip and slip not in TAGS and slip not in ALIASES:
+            assert _misspelt(slip) is not None
+
+
+@pytest.mark.parametrize("cron", ["* * * * *", "*/5 0-6,22 1 jan,jul sun", "0 12 1-31/2 * 1-5", "59 23 31 12 7"])
+def test_cron_expressions_are_taken(loading: Loading, cron: str) -> None:
+    assert only(loading(a=f"-- name: x\n-- cron: {cron}\nSELECT 1")).cron == cron
+
+
+@pytest.mark.parametrize(
+    "cron",
+    [
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "* * * 13 *",
+        "* * * * 8",
+        "*/0 * * * *",
+        "5-1 * * * *",
+        "a * * * *",
+        "* * * mon *",
+        "1,,2 * * * *",
+        "* * * * * *",
+        "- * * * *",
+    ],
+)
+def test_cron_expressions_that_never_fire_are_refused(loading: Loading, cron: str) -> None:
+    [problem] = loading.problems(a=f"-- name: x\n-- cron: {cron}\nSELECT 1")
+    assert problem.startswith("a.sql:2: task x: cron: ")
+
+
+@examples(deadline=None)  # other tests run beside these
+@given(st.text(alphabet="-nameq: x'\"$/*;\nSELCT1", max_size=80))
+def test_any_file_is_loaded_or_refused_with_a_line(text: str) -> None:
+    queries, errors = files.split(text)
+    lines = text.count("\n") + 1
+    for query in queries:
+        assert 1 <= query.line < query.sql_line <= lines + 1
+        assert query.sql in text
+    assert all(1 <= error.details["line"] <= lines for error in errors)
+
+
+def test_a_cron_tag_is_warned_of_with_file_and_line_as_nothing_obeys_it(loading: Loading) -> None:
+    found = loading(
+        a="-- name: x\n-- Says: cron\n-- CRON: 0 7 * * *\nSELECT 1;\n-- name: y\n-- every morning\nSELECT 2"
+    )
+    [warning] = found.warnings
+    assert warning.endswith(
+        "a.sql:3: task x: cron: has no effect: there are no schedules yet, so no job will start by itself"
+    )
+    assert loading(a="-- name: x\n-- queue: q\nSELECT 1 -- cron: 5").warnings == ()
