@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
-
-import pytest
 
 from jobber.config import ResultsSettings
 from jobber.results.sqlite import SqliteResults
 
 
-@pytest.mark.parametrize("number", range(10))
-def test_many_may_open_a_new_folder_at_once(tmp_path: Path, number: int) -> None:
+def test_a_new_ledger_that_another_process_is_just_writing_is_waited_for(tmp_path: Path) -> None:
+    """SQLite answers "database is locked" at once when a file is to enter WAL mode while somebody reads it."""
     settings = ResultsSettings(name="out", url=f"sqlite:///{tmp_path}/results", engine="sqlite")
-    backends = [SqliteResults(settings) for _ in range(16)]
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(SqliteResults.prepare, backends))
-    for backend in backends:
-        backend.close()
+    (tmp_path / "results").mkdir()
+    backend = SqliteResults(settings)
+    with closing(
+        sqlite3.connect(tmp_path / "results" / "jobber_ledger.db", isolation_level=None, check_same_thread=False)
+    ) as other:
+        other.execute("CREATE TABLE something (x)")
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM something").fetchall()
+        threading.Timer(0.3, other.execute, ["COMMIT"]).start()
+
+        backend.prepare()
+
+    backend.close()
