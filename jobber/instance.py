@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobber import tasks as task_files
 from jobber.config import Settings
-from jobber.errors import JobberError, StateUnavailable
+from jobber.errors import StateUnavailable
 from jobber.queueing import Queueing, build
 from jobber.results import open_results
 from jobber.service import Service
@@ -90,34 +90,23 @@ class Instance:
         self.store.close()
 
 
-def wait_for(what: str, ready: Callable[[], None], seconds: float) -> JobberError | None:
-    """Try ``ready`` until it works, for ``seconds``; return the last error if it never did.
+def prepare_state(instance: Instance, seconds: float) -> None:
+    """Bring the state database to this version's schema, waiting up to ``seconds`` for it if it is away.
 
-    Parameters:
-        what: named in the log line that says what is waited for.
+    Raises:
+        StateUnavailable: it did not come.
     """
     deadline = time.monotonic() + seconds
     said = False
     while True:
         try:
-            ready()
-        except JobberError as error:
+            instance.store.migrate()
+        except StateUnavailable as error:
             if time.monotonic() >= deadline:
-                return error
+                raise
             if not said:
-                log.warning("waiting up to %g s for %s: %s", seconds, what, error)
+                log.warning("waiting up to %g s for the state database: %s", seconds, error)
                 said = True
             time.sleep(0.5)
         else:
-            return None
-
-
-def prepare_state(instance: Instance, seconds: float) -> None:
-    """Bring the state database to this version's schema, waiting for it if it is away.
-
-    Raises:
-        StateUnavailable: it did not come.
-    """
-    error = wait_for("the state database", instance.store.migrate, seconds)
-    if error is not None:
-        raise error if isinstance(error, StateUnavailable) else StateUnavailable(error.message)
+            return
