@@ -37,6 +37,7 @@ from jobber.sources import open_source
 from jobber.sources.base import Source
 from jobber.sqltext import parse
 from jobber.tasks import Task
+from tests.factories import make_job
 from tests.servers import wait_until
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
@@ -82,38 +83,8 @@ def task(sql: str, **tags: object) -> Task:
 
 
 def job(backend: ResultsBackend, *args: object) -> Job:
-    return Job(
-        run=1,
-        job_id="myjob",
-        task="task",
-        queue="default",
-        db="src",
-        results="out",
-        table=backend.table_name("myjob"),
-        args=list(args),  # type: ignore[arg-type]
-        priority=5,
-        retries=0,
-        ttl=0,
-        timeout=0,
-        eta=None,
-        tags={},
-        state=JobState.STARTED,
-        attempt=1,
-        failures=0,
-        rescues=0,
-        cancel_requested=False,
-        worker="w",
-        phase="",
-        rows_so_far=0,
-        bytes_so_far=0,
-        rows=None,
-        columns=(),
-        error="",
-        error_code="",
-        created_at=0,
-        started_at=0,
-        finished_at=None,
-        expires_at=None,
+    return make_job(
+        table=backend.table_name("myjob"), args=list(args), state=JobState.STARTED, attempt=1, worker="w", started_at=0
     )
 
 

@@ -36,6 +36,7 @@ from jobber.service import JobRequest
 from jobber.sqltext import parse
 from jobber.store import Hold
 from jobber.tasks import Param, Task
+from tests.factories import make_job
 
 #: 2026-11-22 14:00:00 UTC.
 NOON = 1_795_356_000_000_000
@@ -150,7 +151,7 @@ class FakeService:
         for run in self.runs:
             if run.job_id == job_id and run.live:
                 raise JobIsLive(f"job {job_id} is {run.state}", run)
-        job = Job(
+        job = make_job(
             run=len(self.runs) + 1,
             job_id=job_id,
             task=task.name,
@@ -165,23 +166,7 @@ class FakeService:
             timeout=request.timeout or 0,
             eta=request.eta,
             tags=request.tags,
-            state=JobState.PENDING,
-            attempt=0,
-            failures=0,
-            rescues=0,
-            cancel_requested=False,
-            worker="",
-            phase="",
-            rows_so_far=0,
-            bytes_so_far=0,
-            rows=None,
-            columns=(),
-            error="",
-            error_code="",
             created_at=NOON,
-            started_at=None,
-            finished_at=None,
-            expires_at=None,
         )
         self.runs.append(job)
         return job
