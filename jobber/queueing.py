@@ -155,7 +155,7 @@ class Queueing:
         try:
             with self.app.connection_for_write() as connection:
                 connection.default_channel.queue_delete(mailbox)
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # noqa: BLE001  # of whichever client; it costs a mailbox
             log.debug("mailbox %s stays: %s", mailbox, type(error).__name__)
 
     def close(self) -> None:

@@ -198,10 +198,8 @@ def _pick(field_name: str, wanted: str | None, allowed: Sequence[str], task: Tas
     if wanted is None:
         return random.choice(allowed)  # noqa: S311  # spreads load; nothing secret
     if wanted not in allowed:
+        does_not = "does not run on" if field_name == "db" else "does not write to"
         raise InvalidRequest(
-            f"{field_name}: task {task.name} does not run on {wanted!r}; it may use {', '.join(allowed)}"
-            if field_name == "db"
-            else f"{field_name}: task {task.name} does not write to {wanted!r}; it may use {', '.join(allowed)}",
-            field=field_name,
+            f"{field_name}: task {task.name} {does_not} {wanted!r}; it may use {', '.join(allowed)}", field=field_name
         )
     return wanted

@@ -20,6 +20,7 @@ from jobber.config import Settings
 from jobber.errors import (
     AttemptError,
     Cancelled,
+    Draining,
     Fenced,
     Interrupted,
     StateUnavailable,
@@ -96,6 +97,7 @@ class Worker:
         self._over = threading.Event()
         self._draining = False
         self._interrupted = False
+        self._left = False
         self._registering = threading.Lock()
         self._id: int | None = None
 
@@ -115,18 +117,20 @@ class Worker:
                 return
             self._busy += 1
             self._idle.clear()
-        try:
-            while True:
-                self._missed = False
+        again = True
+        while again:
+            again = self._missed = False
+            try:
                 self._work()
+                again = True
+            finally:
                 with self._lock:
-                    if self._draining or not self._missed:
-                        return
-        finally:
-            with self._lock:
-                self._busy -= 1
-                if not self._busy:
-                    self._idle.set()
+                    # In one step: a wake-up either finds a free slot, or is seen here.
+                    again = again and self._missed and not self._draining
+                    if not again:
+                        self._busy -= 1
+                        if not self._busy:
+                            self._idle.set()
 
     def _work(self) -> None:
         first = True
@@ -134,7 +138,7 @@ class Worker:
             tasks = self._tasks()
             try:
                 worker = self._identity()
-            except StateUnavailable as error:
+            except (StateUnavailable, Draining) as error:
                 log.warning("cannot register: %s", error)
                 return
             try:
@@ -170,7 +174,7 @@ class Worker:
                 del self._held[job.run, job.attempt]
 
     def _attempt(self, job: Job, task: Task, held: _Held) -> None:
-        limit = job.timeout or task.timeout or self.settings.databases[job.db].timeout
+        limit = job.timeout or self.settings.databases[job.db].timeout
         try:
             outcome = execution.run(
                 job,
@@ -236,6 +240,8 @@ class Worker:
 
     def _identity(self) -> int:
         with self._registering:
+            if self._left:
+                raise Draining("this worker has signed off")
             if self._id is None:
                 self._id = self._store.register(
                     self.name, list(self._queues()), self.slots, lease=self.settings.app.lease
@@ -272,6 +278,8 @@ class Worker:
                     self._poll()
             except StateUnavailable as error:
                 log.warning("no heartbeat: %s", error)
+            except Draining:
+                return
             except Exception:
                 log.exception("the heartbeat stumbled; it goes on")
             if self._over.wait(_BEAT):
@@ -334,7 +342,7 @@ class Worker:
     def leave(self) -> None:
         """Take this worker off the list; nothing of it runs any more."""
         with self._registering:
-            worker, self._id = self._id, None
+            worker, self._id, self._left = self._id, None, True
         if worker is not None:
             try:
                 self._store.unregister(worker)

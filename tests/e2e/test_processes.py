@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-from jobber.errors import ServerUnreachable
+from jobber.errors import Draining, ServerUnreachable
 from jobber.store import Store
 from tests.e2e.running import Running, jobber
 from tests.servers import Postgres, Redis, free_port, wait_until
@@ -174,6 +175,46 @@ def test_a_job_that_does_not_finish_in_time_goes_back_to_its_queue(
 
         assert state_of(postgres, database, job.job_id) == "PENDING"
         assert sleeping(postgres) == 0
+        running.process.returncode = 0
+
+
+def test_while_it_drains_it_accepts_nothing_and_answers_everything_else(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        job = running.client.submit("nap", [4])
+        wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
+        running.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(running), timeout=3)
+
+        assert running.client.job(job.job_id).state == "STARTED"
+        assert running.process.wait(20) == 0
+        assert state_of(postgres, database, job.job_id) == "SUCCESS"
+        running.kill()
+        running.process.returncode = 0
+
+
+def refuses(running: Running) -> bool:
+    """Return whether a submission is refused because the instance is stopping."""
+    try:
+        running.client.submit("count_to", [1])
+    except Draining:
+        return True
+    return False
+
+
+def test_a_third_signal_kills_workers_that_hear_nothing(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        (worker,) = running.workers()
+        worker.suspend()
+        for _ in range(2):
+            running.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        assert running.process.poll() is None
+
+        assert running.stop(timeout=10) == 0
+
+        assert not alive(worker)
         running.process.returncode = 0
 
 
@@ -420,6 +461,31 @@ def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path, postgres: 
     assert f"cannot listen on 127.0.0.1:{postgres.port}" in done.stderr
 
 
+def test_with_strict_a_database_that_is_down_ends_the_start(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "tasks.sql").write_text(TASKS["tasks.sql"])
+    text = config(tmp_path, postgres, database, more='start_timeout = "0s"')
+    (tmp_path / "config.toml").write_text(text.replace(f":{postgres.port}/", f":{free_port()}/", 1))
+
+    address = f"127.0.0.1:{free_port()}"
+    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", address, "--strict")
+
+    assert done.returncode == 1
+    assert "the state database cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_new_config_writes_the_sample_and_never_over_a_file(tmp_path: Path) -> None:
+    done = run(tmp_path, "--new-config")
+
+    assert done.returncode == 0
+    written = (tmp_path / "config.toml").read_text()
+    assert written == (Path(__file__).parents[2] / "config.sample.toml").read_text()
+    (tmp_path / "config.toml").write_text("mine")
+    again = run(tmp_path, "--new-config")
+    assert (again.returncode, (tmp_path / "config.toml").read_text()) == (2, "mine")
+
+
 def test_check_reports_every_part_and_fails_when_one_does(tmp_path: Path, postgres: Postgres, database: str) -> None:
     (tmp_path / "sql").mkdir()
     (tmp_path / "sql" / "tasks.sql").write_text(TASKS["tasks.sql"])
@@ -430,6 +496,11 @@ def test_check_reports_every_part_and_fails_when_one_does(tmp_path: Path, postgr
 
     assert good.returncode == 0, good.stdout
     assert "FAIL" not in good.stdout
+    document = json.loads(run(tmp_path, *words, "--json").stdout)
+    assert document["ok"] is True
+    assert {"config", "task files", "state", "broker", "results main", "database pg", "tasks"} == {
+        check["what"] for check in document["checks"]
+    }
     text = config(tmp_path, postgres, database).replace(f":{postgres.port}/", f":{free_port()}/", 1)
     (tmp_path / "config.toml").write_text(text)
     bad = run(tmp_path, *words)
