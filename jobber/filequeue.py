@@ -36,8 +36,8 @@ class Channel(filesystem.Channel):
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002  # kombu's signature
         folder, taken = Path(self.data_folder_in), Path(self.processed_folder)
-        ending = f".{queue}.msg"
-        for name in sorted(name for name in _names(folder) if name.partition(".")[2] == ending[1:]):
+        # Time and UUID hold no dot, a queue's name may.
+        for name in sorted(name for name in _names(folder) if name.partition(".")[2] == f"{queue}.msg"):
             try:
                 # One process wins the rename.
                 (folder / name).rename(taken / name)
