@@ -63,6 +63,11 @@ def lossless(sql: str, described: Sequence[Sequence[Any]]) -> str:
     return f"SELECT {selected} FROM ({sql}\n) AS q"  # noqa: S608 - numbers, and the task's own SQL
 
 
+def keep_quiet(connection: Any, _record: object) -> None:
+    """Turn off the bar that DuckDB draws on standard output for a slow query if it takes the process for interactive."""
+    connection.execute("SET enable_progress_bar = false")
+
+
 class DuckDbRows:
     """The rows of a ``lossless`` query (see ``sources.base.RowStream``).
 

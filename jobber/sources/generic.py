@@ -54,6 +54,8 @@ class GenericSource:
                 f"db.{settings.name}: there is no driver for {url.drivername}; install the SQLAlchemy dialect and "
                 "the database's driver in jobber's environment"
             ) from error
+        if self.engine == "duckdb":
+            sa.event.listen(self._engine, "connect", duckdb.keep_quiet)
 
     def describe(self, statement: Statement) -> Sequence[Column] | None:
         """Return the columns that DuckDB describes; None elsewhere: drivers share no way to prepare a statement."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -249,3 +251,18 @@ def test_a_driver_that_is_not_installed_is_a_config_error_that_names_it() -> Non
     with pytest.raises(ConfigError, match=r"db\.lake: there is no driver for oracle") as failed:
         open_source(DatabaseSettings(name="lake", url="oracle://u:sesame@h/d", engine="oracle"))
     assert "sesame" not in failed.value.message
+
+
+def test_duckdb_draws_nothing_on_standard_output(duck_file: Path) -> None:
+    """In a process without a script of its own it takes itself for interactive, and draws a bar after two seconds."""
+    program = (
+        "import sys; from tests.sources.reading import read; from jobber.config import DatabaseSettings;"
+        "from jobber.sources import open_source;"
+        "source = open_source(DatabaseSettings(name='d', url=sys.argv[1], engine='duckdb'));"
+        "print(read(source, \"SELECT current_setting('enable_progress_bar') AS bar\").rows)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"duckdb:///{duck_file}"], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "[(False,)]\n"
