@@ -64,7 +64,7 @@ def lossless(sql: str, described: Sequence[Sequence[Any]]) -> str:
 
 
 def keep_quiet(connection: Any, _record: object) -> None:
-    """Turn off the bar that DuckDB draws on standard output for a slow query if it takes the process for interactive."""
+    """Turn off the bar that DuckDB draws on standard output when it takes a process for interactive."""
     connection.execute("SET enable_progress_bar = false")
 
 
