@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.servers import Postgres, Redis, Server, ServerMissing
+from tests.servers import MariaDB, Postgres, RabbitMQ, Redis, Server, ServerMissing
 
 S = TypeVar("S", bound=Server)
 
@@ -38,6 +38,26 @@ def postgres() -> Iterator[Postgres]:
 def redis_server() -> Iterator[Redis]:
     """A Redis server of this test session's own."""
     yield from _started(Redis)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """A MariaDB server of this test session's own."""
+    yield from _started(MariaDB)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ node of this test session's own."""
+    yield from _started(RabbitMQ)
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
+    """URL of an empty MariaDB database that lives as long as the test."""
+    name = mariadb.new_database()
+    yield mariadb.url(name)
+    mariadb.drop_database(name)
 
 
 @pytest.fixture

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import kombu
 import psycopg
+import pymysql
 import redis as redis_client
 
 
@@ -46,6 +51,9 @@ class Server:
     def ready(self) -> bool:
         raise NotImplementedError
 
+    #: Seconds that it may take to start.
+    patience = 30
+
     def run(self, command: list[str]) -> None:
         """Run a set-up command as the server's user."""
         subprocess.run(
@@ -57,7 +65,7 @@ class Server:
             self.process = subprocess.Popen(
                 self.command(), cwd=self.folder, user=self.user, stdout=log, stderr=log, env=self._environment()
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + self.patience
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self.command()[0]} did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
@@ -79,7 +87,8 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": str(self.folder)}
+        # Programs of servers lie where only root looks.
+        return {"PATH": f"{os.environ['PATH']}:/usr/sbin", "LC_ALL": "C.UTF-8", "HOME": str(self.folder)}
 
 
 class Postgres(Server):
@@ -168,6 +177,155 @@ class Redis(Server):
     def flush(self) -> None:
         with redis_client.Redis(port=self.port) as client:
             client.flushall()
+
+
+class MariaDB(Server):
+    """A MariaDB server, reached by TCP as ``root`` without a password; commits survive its process, not the machine.
+
+    With ``JOBBER_TEST_MYSQLD`` set, the ``mysqld`` of that path runs in its place: the same tests on MySQL.
+    """
+
+    patience = 60
+
+    def __init__(self, *options: str) -> None:
+        self.program = self._find()
+        self.options = options
+        super().__init__("mariadb", "mysql")
+        if self.is_mysql:
+            self.run([self.program, "--no-defaults", "--initialize-insecure", f"--datadir={self.folder}/data"])
+        else:
+            self.run(
+                [
+                    *("mariadb-install-db", "--no-defaults", f"--datadir={self.folder}/data", "--skip-test-db"),
+                    "--auth-root-authentication-method=normal",
+                ]
+            )
+        self._counter = 0
+
+    @staticmethod
+    def _find() -> str:
+        if chosen := os.environ.get("JOBBER_TEST_MYSQLD"):
+            return chosen
+        if found := shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin"):
+            return found
+        raise ServerMissing("MariaDB (package mariadb-server)")
+
+    @property
+    def is_mysql(self) -> bool:
+        """Whether it is MySQL itself."""
+        return "JOBBER_TEST_MYSQLD" in os.environ
+
+    def command(self) -> list[str]:
+        settings = [
+            *("bind-address=127.0.0.1", "character-set-server=utf8mb4", "local-infile=1", "max-connections=300"),
+            *("innodb-flush-log-at-trx-commit=2", "innodb-doublewrite=0", "innodb-buffer-pool-size=256M"),
+            *(["skip-log-bin", "mysqlx=OFF"] if self.is_mysql else []),
+            *self.options,
+        ]
+        return [
+            *(self.program, "--no-defaults", f"--datadir={self.folder}/data", f"--port={self.port}"),
+            *(f"--socket={self.folder}/s", f"--pid-file={self.folder}/pid"),
+            *(f"--{setting}" for setting in settings),
+        ]
+
+    def ready(self) -> bool:
+        try:
+            self.connect().close()
+        except pymysql.err.OperationalError:
+            return False
+        return True
+
+    def connect(self, database: str | None = None, **options: Any) -> pymysql.Connection[Any]:
+        """Return a connection of its administrator."""
+        return pymysql.connect(
+            host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True, connect_timeout=2, **options
+        )
+
+    def url(self, database: str) -> str:
+        """Return the SQLAlchemy URL of a database."""
+        return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, sql: str, database: str | None = None) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        with self.connect(database) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def new_database(self) -> str:
+        """Create an empty database and return its name."""
+        self._counter += 1
+        name = f"test_{self._counter}"
+        self.execute(f"CREATE DATABASE {name}")
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, and whatever still is connected to it."""
+        for (thread,) in self.execute(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
+            with contextlib.suppress(pymysql.err.Error):
+                self.execute(f"KILL {thread}")
+        self.execute(f"DROP DATABASE IF EXISTS {name}")
+
+
+class RabbitMQ(Server):
+    """A RabbitMQ node, reached as ``guest``."""
+
+    patience = 60
+
+    def __init__(self) -> None:
+        program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+        found = str(program) if program.exists() else shutil.which("rabbitmq-server")
+        if found is None:
+            raise ServerMissing("RabbitMQ (package rabbitmq-server)")
+        self.program = found
+        super().__init__("rabbitmq", "rabbitmq")
+        self.dist_port = free_port()
+
+    def command(self) -> list[str]:
+        return [self.program]
+
+    def ready(self) -> bool:
+        # The port answers before the node takes logins.
+        try:
+            with kombu.Connection(self.url, connect_timeout=2) as connection:
+                connection.connect()
+        except (OSError, kombu.exceptions.KombuError, *kombu.Connection(self.url).connection_errors):
+            return False
+        return True
+
+    def stop(self, *, kill: bool = False) -> None:
+        # The program is a script; the node is the Erlang machine that it became, or started.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
+            os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL if kill else signal.SIGTERM)
+        super().stop(kill=kill)
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def control(self, *arguments: str) -> str:
+        """Run ``rabbitmqctl`` on the node and return what it prints."""
+        program = str(Path(self.program).parent / "rabbitmqctl")
+        return subprocess.run(
+            [program, "--quiet", *arguments],
+            check=True,
+            cwd=self.folder,
+            user=self.user,
+            capture_output=True,
+            text=True,
+            env=self._environment(),
+        ).stdout
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **super()._environment(),
+            "RABBITMQ_NODENAME": f"jobber{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+        }
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, interval: float = 0.02) -> None:
