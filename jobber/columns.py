@@ -22,6 +22,7 @@ source can feed every backend:
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -38,8 +39,13 @@ SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 #: (https://sqlite.org/lang_createtable.html#rowid).
 ROW_PLACE = "_rowid_"
 
-#: Digits that PostgreSQL allows in a NUMERIC with bounds; a source that declares more gets one without.
-NUMERIC_MAX_PRECISION = 1000
+#: Names that InnoDB keeps for itself, in any case
+#: (https://dev.mysql.com/doc/refman/8.4/en/innodb-multi-versioning.html).
+INNODB_COLUMNS = frozenset({"db_row_id", "db_trx_id", "db_roll_ptr"})
+
+#: What no MySQL identifier holds: NUL and characters outside of the Basic Multilingual Plane
+#: (https://dev.mysql.com/doc/refman/8.4/en/identifiers.html).
+_NO_NAME = re.compile("[\0\U00010000-\U0010ffff]")
 
 
 class Kind(StrEnum):
@@ -87,6 +93,20 @@ RESULT_TYPES: Mapping[str, Mapping[Kind, str]] = {
         Kind.BINARY: "TEXT",
         Kind.TEXT: "TEXT",
     },
+    # Tables are utf8mb4_bin: text is compared by code point.
+    "mysql": {
+        Kind.INTEGER: "BIGINT",
+        Kind.NUMERIC: "DECIMAL",
+        Kind.FLOAT: "DOUBLE",
+        Kind.BOOLEAN: "BOOLEAN",
+        Kind.DATE: "DATE",
+        # TIMESTAMP ends in 2038, and without (6) both round to seconds.
+        Kind.TIMESTAMP: "DATETIME(6)",
+        Kind.JSON: "JSON",
+        # TEXT ends at 64 KiB.
+        Kind.BINARY: "LONGTEXT",
+        Kind.TEXT: "LONGTEXT",
+    },
     "sqlite": {
         Kind.INTEGER: "BIGINT",
         # A declared type without CHAR, CLOB or TEXT in its name has NUMERIC affinity, which turns text that looks like
@@ -102,32 +122,44 @@ RESULT_TYPES: Mapping[str, Mapping[Kind, str]] = {
     },
 }
 
+#: Digits in all, and after the point, that a NUMERIC with bounds may declare. A source that declares more gets the type
+#: without bounds, and so does one that declares none. A bare DECIMAL of MySQL would be DECIMAL(10,0), which rounds
+#: (https://dev.mysql.com/doc/refman/8.4/en/fixed-point-types.html).
+_NUMERIC_LIMITS: Mapping[str, tuple[int, int]] = {"postgresql": (1000, 1000), "mysql": (65, 30), "sqlite": (1000, 1000)}
+_UNBOUNDED: Mapping[str, str] = {"mysql": "DECIMAL(65,30)"}
+
 
 def result_type(engine: str, column: Column) -> str:
-    """Return the SQL type that ``column`` has in a result table on ``engine`` (``postgresql`` or ``sqlite``)."""
+    """Return the SQL type that ``column`` has in a result table on ``engine``, a key of ``RESULT_TYPES``."""
     name = RESULT_TYPES[engine][column.kind]
-    if column.kind is not Kind.NUMERIC or column.precision is None:
+    if column.kind is not Kind.NUMERIC:
         return name
+    unbounded = _UNBOUNDED.get(engine, name)
+    if column.precision is None:
+        return unbounded
     # A negative scale (PostgreSQL 15, Oracle) counts zeros before the point, one beyond the precision zeros after it;
     # older servers take neither, so both get a type that holds the same values.
     scale = max(column.scale or 0, 0)
     precision = max(column.precision - min(column.scale or 0, 0), scale)
-    return f"{name}({precision},{scale})" if precision <= NUMERIC_MAX_PRECISION else name
+    most_digits, most_fraction = _NUMERIC_LIMITS[engine]
+    return f"{name}({precision},{scale})" if precision <= most_digits and scale <= most_fraction else unbounded
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
     """Return the column names of a result: unique however an engine folds case, never empty, never too long.
 
     An empty name becomes ``column_N`` (N counts from 1); a name equal to an earlier one but for case gets ``_2``,
-    ``_3`` …, and so does one that an engine keeps for itself (``ctid``, ``xmin`` …, ``_rowid_``); a name of more than
-    63 bytes of UTF-8 is cut and ends in ``_`` and 6 hex digits of its hash.
+    ``_3`` …, and so does one that an engine keeps for itself (``ctid``, ``xmin`` …, ``_rowid_``, ``DB_ROW_ID`` …); a
+    name of more than 63 bytes of UTF-8 is cut and ends in ``_`` and 6 hex digits of its hash. Of what MySQL's names
+    cannot hold, spaces at the end are dropped, and characters beyond U+FFFF become ``_``.
 
     Parameters:
         names: names as the source gave them, in order.
     """
-    taken = {ROW_PLACE}
+    taken = {ROW_PLACE, *INNODB_COLUMNS}
     unique = []
-    for position, name in enumerate(names, 1):
+    for position, given in enumerate(names, 1):
+        name = _NO_NAME.sub("_", given).rstrip(" ")
         wanted = shorten(name or f"column_{position}", 6)
         candidate, n = wanted, 1
         while candidate.casefold() in taken or candidate in SYSTEM_COLUMNS:

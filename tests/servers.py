@@ -219,7 +219,7 @@ class MariaDB(Server):
         settings = [
             *("bind-address=127.0.0.1", "character-set-server=utf8mb4", "local-infile=1", "max-connections=300"),
             *("innodb-flush-log-at-trx-commit=2", "innodb-doublewrite=0", "innodb-buffer-pool-size=256M"),
-            *(["skip-log-bin", "mysqlx=OFF"] if self.is_mysql else []),
+            *(["skip-log-bin", "mysqlx=OFF", "secure-file-priv=NULL"] if self.is_mysql else []),
             *self.options,
         ]
         return [
@@ -238,7 +238,13 @@ class MariaDB(Server):
     def connect(self, database: str | None = None, **options: Any) -> pymysql.Connection[Any]:
         """Return a connection of its administrator."""
         return pymysql.connect(
-            host="127.0.0.1", port=self.port, user="root", database=database, autocommit=True, connect_timeout=2, **options
+            host="127.0.0.1",
+            port=self.port,
+            user="root",
+            database=database,
+            autocommit=True,
+            connect_timeout=2,
+            **options,
         )
 
     def url(self, database: str) -> str:

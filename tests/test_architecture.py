@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "jobber"
 
 FLOORS = [
     {"errors"},
-    {"config", "jobs", "columns", "sqltext", "sqllexer", "cancellation", "filequeue", "redisqueue"},
+    {"config", "jobs", "columns", "sqltext", "sqllexer", "cancellation", "mysql", "filequeue", "redisqueue"},
     {"store", "sources", "results", "tasks"},
     {"service", "execution", "maintenance", "janitor", "watcher", "queueing"},
     {"api", "worker", "consumer"},
