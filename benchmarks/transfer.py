@@ -1,8 +1,9 @@
 """Whole jobs of many rows, beside the same transfer by the engines' own tools in the same run.
 
-    python benchmarks/transfer.py --postgres postgresql://postgres@127.0.0.1/bench --rows 1000000
+    python benchmarks/transfer.py --postgres postgresql://postgres@127.0.0.1/bench --mysql mysql://root@127.0.0.1/bench
 
-Each pair runs in a process of its own, so that its peak memory is its own. The figure to quote is the ratio.
+The tools are psql and mariadb, one piped into the other, and SQLite's ATTACH. Each pair runs in a process of its own,
+so that its peak memory is its own. The figure to quote is the ratio.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import psycopg
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from jobber import execution
 from jobber.cancellation import Cancellation
@@ -34,12 +36,47 @@ from jobber.tasks import Task
 
 #: Nine columns of usual types, about 87 bytes a row.
 QUERY = "SELECT * FROM jobber_bench ORDER BY id"
-PAIRS = [("postgresql", "postgresql"), ("postgresql", "sqlite"), ("sqlite", "postgresql"), ("sqlite", "sqlite")]
+ENGINES = ("postgresql", "mysql", "sqlite")
 
 
-def fill_postgresql(dsn: str, rows: int) -> None:
+def libpq(url: URL) -> str:
+    """Return the address as psql takes it."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def mariadb(url: URL, sql: str) -> list[str]:
+    """Return the command that runs ``sql`` with MySQL's or MariaDB's own client."""
+    flags = {"--host": url.host, "--port": url.port, "--user": url.username, "--password": url.password}
+    known = [f"{flag}={value}" for flag, value in flags.items() if value]
+    options = ["--local-infile=1", "--quick", "--batch", "--skip-column-names", "--default-character-set=utf8mb4"]
+    return ["mariadb", *known, *options, "--execute", sql, str(url.database)]
+
+
+def fill_mysql(url: URL, rows: int) -> None:
     """Create the source table."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    columns = (
+        "id BIGINT PRIMARY KEY, user_id VARCHAR(20), amount DECIMAL(12,2), entry_date DATE, at DATETIME, ratio DOUBLE, "
+        "paid BOOLEAN, note VARCHAR(40), kind INT"
+    )
+    numbers = " CROSS JOIN ".join(
+        f"(SELECT 0 n UNION ALL {' UNION ALL '.join(f'SELECT {n}' for n in range(1, 10))}) d{place}"
+        for place in range(7)
+    )
+    number = " + ".join(f"d{place}.n * {10**place}" for place in range(7)) + " + 1"
+    for sql in (
+        "DROP TABLE IF EXISTS jobber_bench",
+        f"CREATE TABLE jobber_bench ({columns})",
+        "INSERT INTO jobber_bench SELECT i, CONCAT('user', i % 1000), (i % 100000) * 1.25, "
+        "DATE '2024-01-01' + INTERVAL (i % 366) DAY, TIMESTAMP '2024-01-01 00:00:00' + INTERVAL i SECOND, i / 7e0, "
+        f"i % 2 = 0, 'a note of usual length', i % 10 FROM (SELECT {number} AS i FROM {numbers}) s WHERE i <= {rows}",
+        "ANALYZE TABLE jobber_bench",
+    ):
+        subprocess.run(mariadb(url, sql), check=True, stdout=subprocess.DEVNULL)
+
+
+def fill_postgresql(url: URL, rows: int) -> None:
+    """Create the source table."""
+    with psycopg.connect(libpq(url), autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS jobber_bench")
         connection.execute(
             "CREATE UNLOGGED TABLE jobber_bench AS SELECT i AS id, 'user' || i %% 1000 AS user_id, "
@@ -52,9 +89,9 @@ def fill_postgresql(dsn: str, rows: int) -> None:
         connection.execute("VACUUM ANALYZE jobber_bench")
 
 
-def fill_sqlite(path: Path, rows: int) -> None:
+def fill_sqlite(url: URL, rows: int) -> None:
     """Create the source file."""
-    with sqlite3.connect(path) as connection:
+    with sqlite3.connect(str(url.database)) as connection:
         connection.execute(
             "CREATE TABLE jobber_bench (id INTEGER PRIMARY KEY, user_id TEXT, amount DECIMAL(12,2), entry_date DATE, "
             "at TIMESTAMP, ratio REAL, paid BOOLEAN, note TEXT, kind INTEGER)"
@@ -121,34 +158,65 @@ def _job(table: str, run: int) -> Job:
     )
 
 
-def baseline(source: str, results: str, dsn: str, lite: Path) -> float | None:
-    """Return the seconds that the engines' own tools take, None where there are none for the pair."""
+def reader(engine: str, url: URL) -> list[str]:
+    """Return the command that writes the source table to its standard output."""
+    if engine == "mysql":
+        return mariadb(url, QUERY)
+    # As a number, because MySQL's boolean is one.
+    columns = "id, user_id, amount, entry_date, at, ratio, paid::int, note, kind"
+    return ["psql", libpq(url), "-qc", f"COPY ({QUERY.replace('*', columns)}) TO STDOUT"]
+
+
+def writer(engine: str, url: URL) -> list[str]:
+    """Make an empty table and return the command that fills it from its standard input."""
+    columns = (
+        "id BIGINT, user_id TEXT, amount DECIMAL(12,2), entry_date DATE, at {}, ratio {}, paid {}, note TEXT, "
+        "kind BIGINT"
+    )
+    drop = "DROP TABLE IF EXISTS jobber_bench_copy"
+    if engine == "mysql":
+        typed = columns.format("DATETIME(6)", "DOUBLE", "BOOLEAN")
+        for sql in (drop, f"CREATE TABLE jobber_bench_copy ({typed})"):
+            subprocess.run(mariadb(url, sql), check=True)
+        return mariadb(url, "LOAD DATA LOCAL INFILE '/dev/stdin' INTO TABLE jobber_bench_copy")
+    typed = columns.format("TIMESTAMP", "NUMERIC", "INT")
+    with psycopg.connect(libpq(url), autocommit=True) as connection:
+        connection.execute(drop)
+        connection.execute(f"CREATE UNLOGGED TABLE jobber_bench_copy ({typed})")  # type: ignore[arg-type]
+    return ["psql", libpq(url), "-qc", "COPY jobber_bench_copy FROM STDIN"]
+
+
+def attach(lite: Path) -> float:
+    """Return the seconds that SQLite takes to copy the table into another file."""
+    copy = lite.with_name("copy.db")
+    copy.unlink(missing_ok=True)
+    connection = sqlite3.connect(copy, isolation_level=None)
+    connection.execute("ATTACH ? AS source", [str(lite)])
     began = time.perf_counter()
-    if (source, results) == ("postgresql", "postgresql"):
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute("DROP TABLE IF EXISTS jobber_bench_copy")
-            connection.execute("CREATE UNLOGGED TABLE jobber_bench_copy (LIKE jobber_bench)")
-        began = time.perf_counter()
-        reader = subprocess.Popen(["psql", dsn, "-qc", f"COPY ({QUERY}) TO STDOUT"], stdout=subprocess.PIPE)
-        subprocess.run(["psql", dsn, "-qc", "COPY jobber_bench_copy FROM STDIN"], stdin=reader.stdout, check=True)
-        reader.wait()
-    elif (source, results) == ("sqlite", "sqlite"):
-        copy = lite.with_name("copy.db")
-        copy.unlink(missing_ok=True)
-        connection = sqlite3.connect(copy, isolation_level=None)
-        connection.execute("ATTACH ? AS source", [str(lite)])
-        began = time.perf_counter()
-        connection.execute("CREATE TABLE jobber_bench_copy AS SELECT * FROM source.jobber_bench ORDER BY id")
-        connection.close()
-    else:
-        return None
+    connection.execute("CREATE TABLE jobber_bench_copy AS SELECT * FROM source.jobber_bench ORDER BY id")
+    connection.close()
+    return time.perf_counter() - began
+
+
+def baseline(source: str, results: str, urls: Mapping[str, URL]) -> float | None:
+    """Return the seconds that the engines' own tools take, None where there are none for the pair."""
+    if "sqlite" in (source, results):
+        return attach(Path(str(urls["sqlite"].database))) if source == results else None
+    into = writer(results, urls[results])
+    began = time.perf_counter()
+    pipe = subprocess.Popen(reader(source, urls[source]), stdout=subprocess.PIPE)
+    subprocess.run(into, stdin=pipe.stdout, check=True)
+    assert pipe.wait() == 0
     return time.perf_counter() - began
 
 
 def main() -> None:
     """Measure every pair and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--postgres", help="URL of an empty PostgreSQL database; without it only SQLite is measured")
+    parser.add_argument(
+        "--postgres", help="URL of an empty PostgreSQL database; without it no pair with it is measured"
+    )
+    parser.add_argument("--mysql", help="URL of an empty MySQL or MariaDB database, likewise")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", metavar="SOURCE:RESULTS", help="one pair, such as postgresql:sqlite")
@@ -160,33 +228,34 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="jobber-bench-"))
     try:
-        measure(folder, options.postgres, options.rows, options.rounds, options.only)
+        urls = {"sqlite": URL.create("sqlite", database=str(folder / "source.db"))}
+        if options.postgres:
+            urls["postgresql"] = make_url(options.postgres).set(drivername="postgresql+psycopg")
+        if options.mysql:
+            urls["mysql"] = make_url(options.mysql).set(drivername="mysql+pymysql")
+        measure(urls, options.rows, options.rounds, options.only)
     finally:
         shutil.rmtree(folder)
 
 
-def measure(folder: Path, postgres: str | None, rows: int, rounds: int, only: str | None) -> None:
+def measure(urls: Mapping[str, URL], rows: int, rounds: int, only: str | None) -> None:
     """Fill the sources, run each pair and its baseline in turn, and print the medians."""
-    lite = folder / "source.db"
-    if not only or only.startswith("sqlite"):
-        fill_sqlite(lite, rows)
-    dsn = ""
-    if postgres:
-        dsn = make_url(postgres).set(drivername="postgresql").render_as_string(hide_password=False)
-        fill_postgresql(dsn, rows)
-    urls = {
-        "postgresql": (dsn.replace("postgresql:", "postgresql+psycopg:"),) * 2,
-        "sqlite": (f"sqlite:///{lite}", f"sqlite:///{folder}/results"),
-    }
+    pairs = [(source, results) for source in ENGINES for results in ENGINES if {source, results} <= urls.keys()]
+    if only:
+        pairs = [pair for pair in pairs if only == ":".join(pair)]
+    fillers = {"postgresql": fill_postgresql, "mysql": fill_mysql, "sqlite": fill_sqlite}
+    for source in {source for source, _ in pairs}:
+        fillers[source](urls[source], rows)
+    lite = Path(str(urls["sqlite"].database))
+    results_urls = {**urls, "sqlite": URL.create("sqlite", database=str(lite.with_name("results")))}
     print(f"{rows:,} rows x 9 columns, medians of {rounds}")
     print(f"{'source -> results':<26}{'job s':>8}{'rows/s':>12}{'own tools s':>13}{'ratio':>8}{'peak MB':>9}")
-    for source, results in PAIRS:
-        if (not postgres and "postgresql" in (source, results)) or (only and only != f"{source}:{results}"):
-            continue
+    for source, results in pairs:
         ours, theirs, peaks = [], [], []
         for number in range(rounds):
-            other = baseline(source, results, dsn, lite)
-            words = json.dumps([source, results, urls[source][0], urls[results][1], time.time_ns() + number])
+            other = baseline(source, results, urls)
+            addresses = [url.render_as_string(hide_password=False) for url in (urls[source], results_urls[results])]
+            words = json.dumps([source, results, *addresses, time.time_ns() + number])
             done = subprocess.run(
                 [sys.executable, __file__, "--pair", words], stdout=subprocess.PIPE, check=True, text=True
             )

@@ -12,8 +12,8 @@ DOC = Path(__file__).parent.parent / "docs" / "type-mapping.md"
 
 def test_the_table_of_kinds_is_the_codes() -> None:
     table = DOC.read_text().split("<!-- kinds -->")[1].split("\n\n")[0]
-    rows = re.findall(r"^\| (\w+) \| `(\w+)` \| `(\w+)` \|", table, re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| `(\w+)` \| `([\w()]+)` \| `(\w+)` \|", table, re.MULTILINE)
 
-    assert {kind: (postgresql, sqlite) for kind, postgresql, sqlite in rows} == {
-        kind.value: (RESULT_TYPES["postgresql"][kind], RESULT_TYPES["sqlite"][kind]) for kind in Kind
+    assert {kind: tuple(types) for kind, *types in rows} == {
+        kind.value: tuple(RESULT_TYPES[engine][kind] for engine in ("postgresql", "mysql", "sqlite")) for kind in Kind
     }
