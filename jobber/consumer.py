@@ -15,10 +15,14 @@ from celery.worker.control import control_command
 from jobber.queueing import CANCEL, WAKE, Queueing
 from jobber.worker import Worker
 
+#: Bytes of a worker's name that fit, with host, process and prefix, into the 255 of a queue's name in RabbitMQ.
+_NAME_MAX = 100
+
 
 def node_name(worker: Worker) -> str:
     """Return the name under which Celery's remote control knows this process."""
-    return f"{worker.name}@{os.uname().nodename}.{os.getpid()}"
+    name = worker.name.encode()[:_NAME_MAX].decode(errors="ignore")
+    return f"{name}@{os.uname().nodename}.{os.getpid()}"
 
 
 def serve(worker: Worker, queueing: Queueing, queues: Sequence[str], *, on_ready: Callable[[], None]) -> int:

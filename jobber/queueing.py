@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.app import amqp as celery_amqp
+from kombu.connection import Connection
 
-from jobber import filequeue, redisqueue
+from jobber import filequeue, rabbitqueue, redisqueue
 from jobber.config import Settings
 from jobber.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
 
 #: Where importing registers the transports under their URL schemes.
-TRANSPORTS = (filequeue, redisqueue)
+TRANSPORTS = (filequeue, rabbitqueue, redisqueue)
 
 #: Names of the Celery task and of the remote-control command that workers answer to.
 WAKE = "jobber.wake"
@@ -35,12 +37,42 @@ _ENOUGH = 16
 _PAUSE = 0.005
 #: A message file older than this many seconds has no reader left.
 _STALE = 60
+#: Seconds between RabbitMQ's heartbeats; a worker connects anew when two are missing.
+_HEARTBEAT = 10
+
+
+class _Connection(Connection):
+    """kombu's connection: tries again every few seconds, not every 30, and tells no log its address."""
+
+    def ensure_connection(self, *arguments: Any, **options: Any) -> Connection:
+        """Connect, as often as it takes."""
+        often = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2}
+        connection: Connection = super().ensure_connection(*arguments, **often | options)  # type: ignore[no-untyped-call]
+        return connection
+
+    def as_uri(self, *_: Any, **__: Any) -> str:
+        """Return the words by which Celery's log messages call the broker."""
+        return "the broker"
+
+
+class _AMQP(celery_amqp.AMQP):  # type: ignore[misc]  # Celery has no types
+    Connection = _Connection
+
+
+class _RabbitAMQP(rabbitqueue.AMQP):
+    Connection = _Connection
 
 
 def build(settings: Settings) -> Celery:
     """Return the Celery app of this instance: late acknowledgement, one message a slot, no result backend."""
-    url = f"{filequeue.SCHEME}://localhost//" if embedded(settings) else settings.broker.url
-    app = Celery("jobber", broker=url, set_as_current=False)
+    rabbitmq = settings.broker.rabbitmq
+    url, tls = rabbitqueue.with_tls(settings.broker.url) if rabbitmq else (settings.broker.url, None)
+    app = Celery(
+        "jobber",
+        broker=f"{filequeue.SCHEME}://localhost//" if embedded(settings) else url,
+        amqp=_RabbitAMQP if rabbitmq else _AMQP,
+        set_as_current=False,
+    )
     app.conf.update(
         task_default_queue=settings.app.default_queue,
         task_ignore_result=True,
@@ -62,10 +94,26 @@ def build(settings: Settings) -> Celery:
         control_queue_ttl=60,
         control_queue_expires=60,
     )
+    if rabbitmq:
+        app.conf.update(
+            broker_use_ssl=tls,
+            broker_heartbeat=_HEARTBEAT,
+            # RabbitMQ before 4.3 closes the channel of a worker that is busy for 30 minutes: consumer_timeout.
+            broker_channel_error_retry=True,
+            # Celery would raise it again from threads of the pool, and py-amqp is no client for several threads.
+            worker_enable_prefetch_count_reduction=False,
+            task_default_delivery_mode="transient",
+            # Durable and expiring, as all queues: one that is exclusive would be locked until a lost connection ends.
+            control_queue_durable=True,
+            control_queue_exclusive=False,
+        )
     return app
 
 
 def _transport_options(settings: Settings) -> dict[str, Any]:
+    if settings.broker.rabbitmq:
+        # Who sends tries once, and once more over a new connection; workers look for work themselves.
+        return {"key_prefix": settings.broker.key_prefix, "max_retries": 0}
     if not embedded(settings):
         return {
             "global_keyprefix": settings.broker.key_prefix,
@@ -182,30 +230,59 @@ class Queueing:
                 wakes, self._wakes = self._wakes, Counter()
                 cancels, self._cancels = self._cancels, []
             try:
-                self._send(wakes, cancels)
+                self._send_again(wakes, cancels)
             except Exception as error:  # noqa: BLE001  # each client has its own tree; this thread must outlive all
                 # Nothing is lost: idle workers look for work themselves, heartbeats carry cancels.
-                log.warning("the broker cannot be reached (%s); workers look for work themselves", type(error).__name__)
+                log.warning("the broker cannot be reached (%s); workers look for work themselves", _reason(error))
             time.sleep(_PAUSE)
 
+    def _send_again(self, wakes: Counter[str], cancels: list[tuple[int, int]]) -> None:
+        """Send, and after an error once more over a new connection; twice does no harm."""
+        try:
+            self._send(wakes, cancels)
+        except Exception as error:  # noqa: BLE001
+            # The broker may have closed the connection while there was nothing to send.
+            log.debug("sending again: %s", type(error).__name__)
+            self._send(wakes, cancels)
+
     def _send(self, wakes: Counter[str], cancels: list[tuple[int, int]]) -> None:
+        with self.app.producer_or_acquire() as producer:
+            try:
+                for queue, slots in wakes.items():
+                    waiting = self.app.amqp.queues[queue](producer.channel).queue_declare().message_count
+                    for _ in range(min(slots, _ENOUGH - waiting)):
+                        self.app.send_task(
+                            WAKE, (queue,), queue=queue, producer=producer, retry=False, ignore_result=True
+                        )
+            except Exception:
+                # An answer that comes after all must not be taken for that to the next question.
+                producer.connection.collect()
+                raise
         for run, attempt in cancels:
             self.app.control.broadcast(CANCEL, arguments={"run": run, "attempt": attempt})
-        with self.app.producer_or_acquire() as producer:
-            for queue, slots in wakes.items():
-                waiting = self.app.amqp.queues[queue](producer.channel).queue_declare().message_count
-                for _ in range(min(slots, _ENOUGH - waiting)):
-                    self.app.send_task(WAKE, (queue,), queue=queue, producer=producer, retry=False, ignore_result=True)
 
 
 def ping(app: Celery) -> None:
-    """Connect to the broker and say goodbye.
+    """Connect to the broker and ask it for the default queue.
 
     Raises:
-        BrokerUnavailable: nobody answers there.
+        BrokerUnavailable: nobody answers there, or lets this user in; the message says which.
     """
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=4)
+            app.amqp.queues[app.conf.task_default_queue](connection.default_channel).queue_declare()
     except Exception as error:
-        raise BrokerUnavailable(f"the broker does not answer: {type(error).__name__}") from error
+        raise BrokerUnavailable(f"the broker cannot be used: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Say why the broker cannot be used, without its address."""
+    cause = error.__cause__ or error
+    if isinstance(cause, rabbitqueue.Refused):
+        return str(cause)
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return type(cause).__name__

@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parent.parent / "jobber"
 
 FLOORS = [
     {"errors"},
-    {"config", "jobs", "columns", "sqltext", "sqllexer", "cancellation", "mysql", "filequeue", "redisqueue"},
+    {
+        "config",
+        "jobs",
+        "columns",
+        "sqltext",
+        "sqllexer",
+        "cancellation",
+        "mysql",
+        "filequeue",
+        "rabbitqueue",
+        "redisqueue",
+    },
     {"store", "sources", "results", "tasks"},
     {"service", "execution", "maintenance", "janitor", "watcher", "queueing"},
     {"api", "worker", "consumer"},

@@ -166,6 +166,15 @@ def test_a_python_without_ensurepip_is_told_which_package_to_install(tmp_path: P
 # -- the servers for the tests ----------------------------------------------------------------------------------------
 
 
+#: Programs of servers and the packages that hold them.
+SERVERS = {
+    "postgres": "postgresql",
+    "redis-server": "redis-server",
+    "mariadbd": "mariadb-server",
+    "rabbitmq-server": "rabbitmq-server",
+}
+
+
 class Machine:
     """A made-up machine: ``root`` is its file system, ``programs`` is all of its PATH."""
 
@@ -184,7 +193,7 @@ class Machine:
 
     def install(self) -> None:
         """Put the servers in place."""
-        for program in ("redis-server", "postgres"):
+        for program in SERVERS:
             stub(self.programs, program, "exit 0")
 
     def apt(self, script: str) -> None:
@@ -220,14 +229,14 @@ def test_missing_servers_are_named_where_the_user_cannot_install_them(machine: M
     machine.user(1000)
     done = machine.test_servers()
     assert (done.returncode, machine.log) == (0, [])
-    assert done.stderr == "not installed: postgresql redis-server\nthe tests that need them are skipped\n"
+    assert done.stderr == f"not installed: {' '.join(SERVERS.values())}\nthe tests that need them are skipped\n"
 
 
 def test_missing_servers_fail_ci(machine: Machine) -> None:
     machine.user(1000)
     done = machine.test_servers(CI="1")
     assert done.returncode == 1
-    assert "not installed: postgresql redis-server" in done.stderr
+    assert f"not installed: {' '.join(SERVERS.values())}" in done.stderr
 
 
 def test_root_installs_what_is_missing_without_starting_a_service_or_making_a_cluster(machine: Machine) -> None:
@@ -235,12 +244,12 @@ def test_root_installs_what_is_missing_without_starting_a_service_or_making_a_cl
     cluster = machine.root / "etc" / "postgresql-common" / "createcluster.d"
     machine.apt(
         f"{policy}; echo $? > {machine.root}/policy; cat {cluster}/* > {machine.root}/cluster\n"
-        f"for name in postgres redis-server; do echo > {machine.programs}/$name; "
+        f"for name in {' '.join(SERVERS)}; do echo > {machine.programs}/$name; "
         f"chmod 755 {machine.programs}/$name; done"
     )
     done = machine.test_servers(CI="1")
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split()[-2:] for line in machine.log] == [["postgresql", "redis-server"]]
+    assert [line.split()[-len(SERVERS) :] for line in machine.log] == [list(SERVERS.values())]
     # While apt-get ran, and afterwards.
     assert (machine.root / "policy").read_text() == "101\n"
     assert (machine.root / "cluster").read_text() == "create_main_cluster = false\n"
@@ -252,7 +261,7 @@ def test_package_lists_that_are_absent_are_fetched_first(machine: Machine) -> No
     ready = machine.root / "updated"
     machine.apt(
         f'case "$*" in update*) touch {ready};; *) [ -e {ready} ] || exit 100\n'
-        f"for name in postgres redis-server; do echo > {machine.programs}/$name; "
+        f"for name in {' '.join(SERVERS)}; do echo > {machine.programs}/$name; "
         f"chmod 755 {machine.programs}/$name; done;; esac"
     )
     done = machine.test_servers(CI="1")

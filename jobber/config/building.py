@@ -23,7 +23,9 @@ from jobber.config.settings import (
 #: The results database of an instance that configures none.
 EMBEDDED_RESULTS = "results"
 
-_POSTGRESQL_TYPES = ("postgres", "postgresql")
+#: Engines whose results databases can keep the state of jobs for an older file.
+_SHARED_ENGINES = ("postgresql", "mysql")
+_ENGINE_OF = dict.fromkeys(urls.POSTGRESQL_TYPES, "postgresql") | dict.fromkeys(urls.MYSQL_TYPES, "mysql")
 
 S = TypeVar("S", AppSettings, BrokerSettings, DatabaseSettings, ResultsSettings, StateSettings)
 Table = Mapping[str, Any]
@@ -51,7 +53,7 @@ class Builder:
     def databases(self, tables: Mapping[str, Table]) -> dict[str, DatabaseSettings]:
         """Build every ``[db.NAME]``."""
         return {
-            name: _fill(DatabaseSettings, _pooled(table), name=name, url=_text(url), engine=url.get_backend_name())
+            name: _fill(DatabaseSettings, _read(table, url), name=name, url=_text(url), engine=url.get_backend_name())
             for name, table in tables.items()
             if (url := self._url(("db", name), table))
         }
@@ -59,7 +61,7 @@ class Builder:
     def all_results(self, tables: Mapping[str, Table]) -> dict[str, ResultsSettings]:
         """Build every ``[results.NAME]``."""
         return {
-            name: _fill(ResultsSettings, _pooled(table), name=name, url=_text(url), engine=url.get_backend_name())
+            name: _fill(ResultsSettings, _read(table, url), name=name, url=_text(url), engine=url.get_backend_name())
             for name, table in tables.items()
             if (url := self._url(("results", name), table))
         }
@@ -99,7 +101,7 @@ class Builder:
             self._problems.add((*path, "type"), "is not needed; write url")
         if "type" in table or "addresses" in table:
             for name, backend in results.items():
-                if backend.engine == "postgresql":
+                if backend.engine in _SHARED_ENGINES:
                     self._warnings.append(f"job_queue.state is Redis: the state of jobs goes to results.{name} instead")
                     return _fill(StateSettings, table, url=backend.url)
         return _fill(StateSettings, table, url=file, embedded=path not in self._broken)
@@ -118,8 +120,8 @@ class Builder:
         """Return the address that ``url``, or ``type`` and ``dsn``, give; None, and a problem noted, if none."""
         kind = table.get("type")
         key = "url" if "url" in table else "dsn"
-        if kind is not None and kind not in {*_POSTGRESQL_TYPES, "mysql", "mariadb"}:
-            self._problems.add((*path, "type"), "must be postgres, or leave it out and write url")
+        if kind is not None and kind not in {*urls.POSTGRESQL_TYPES, *urls.MYSQL_TYPES}:
+            self._problems.add((*path, "type"), "must be postgres or mysql, or leave it out and write url")
             return None
         if "url" in table and "dsn" in table:
             self._problems.add((*path, "dsn"), "stands beside url; write one of them")
@@ -133,7 +135,7 @@ class Builder:
         except ValueError as error:
             self._problems.add((*path, key), str(error))
             return None
-        if kind in _POSTGRESQL_TYPES and url.get_backend_name() != "postgresql":
+        if kind is not None and url.get_backend_name() != _ENGINE_OF[kind]:
             self._problems.add((*path, "type"), f"says {kind}, but {key} is of another kind")
             return None
         return url.set(password=table["password"]) if table.get("password") else url
@@ -145,11 +147,14 @@ def _fill(kind: type[S], table: Table, **values: Any) -> S:
     return kind(**({key: value for key, value in table.items() if key in known} | values))
 
 
-def _pooled(table: Table) -> Table:
-    """Read the pool size of an older file; there 0 is no limit."""
-    if table.get("max_active") and "pool_size" not in table:
-        return {**table, "pool_size": table["max_active"]}
-    return table
+def _read(table: Table, url: URL) -> Table:
+    """Return a section with what an older file, or its MySQL address, says in another way; what it says here counts."""
+    said: dict[str, Any] = {}
+    if table.get("max_active"):  # 0 is no limit there
+        said["pool_size"] = table["max_active"]
+    if url.get_backend_name() == "mysql" and "connect_timeout" in url.query:
+        said["connect_timeout"] = float(str(url.query["connect_timeout"]))
+    return {**said, **table}
 
 
 def _text(url: URL) -> str:

@@ -9,11 +9,16 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from jobber.config.problems import KeyPath
-from jobber.config.settings import ResultsSettings, Settings
+from jobber.config.settings import BrokerSettings, ResultsSettings, Settings
 from jobber.jobs import JOB_ID_PATTERN
 
 #: Engines that can keep results and the state of jobs.
-OWN_ENGINES = ("postgresql", "sqlite")
+OWN_ENGINES = ("postgresql", "mysql", "sqlite")
+#: Keys of a results database, and the engines that they are about.
+_ENGINES_OF = {"unlogged": ("postgresql",), "grant_select_to": ("postgresql", "mysql")}
+_SHOWN = {"postgresql": "PostgreSQL", "mysql": "MySQL", "sqlite": "SQLite"}
+#: RabbitMQ's names have 255 bytes; the rest is for queues, and for the mailboxes of workers.
+_PREFIX_MAX = 50
 #: A template leaves room in 63 bytes for enough of the job ID to recognise it.
 TEMPLATE_MAX = 40
 
@@ -45,12 +50,23 @@ def validate(settings: Settings, *, declared: Collection[str] = ("db", "results"
         )
     if not settings.results and "results" not in declared:
         yield ("results",), "is empty; name a results database, [results.NAME], or leave [results] out for SQLite files"
+    yield from _broker_rules(settings.broker)
     yield from _state_rules(settings)
     for results in settings.results.values():
         yield from _results_rules(results)
     for name, source in settings.databases.items():
         if source.engine == "sqlite" and (problem := _sqlite_problem(source.url, folder=False)):
             yield ("db", name, "url"), problem
+        if source.engine != "mysql" and source.zero_dates != "fail":
+            yield ("db", name, "zero_dates"), f"is a matter of MySQL; this database is {_shown(source.engine)}"
+
+
+def _broker_rules(broker: BrokerSettings) -> Iterator[tuple[KeyPath, str]]:
+    path = ("job_queue", "broker", "key_prefix")
+    if broker.rabbitmq and broker.key_prefix.lower().startswith("amq."):
+        yield path, "must not begin with amq., which RabbitMQ keeps for itself"
+    if broker.rabbitmq and len(broker.key_prefix.encode()) > _PREFIX_MAX:
+        yield path, f"is longer than {_PREFIX_MAX} bytes"
 
 
 def _state_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
@@ -61,11 +77,11 @@ def _state_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
         yield (
             ("job_queue", "state"),
             "the broker is shared over the network, but the state of jobs would be a file on this machine, and each "
-            "machine would have its own truth; set job_queue.state.url to a PostgreSQL database that all of them "
-            "reach (or to a sqlite:/// URL if there is only this one)",
+            "machine would have its own truth; set job_queue.state.url to a PostgreSQL or MySQL database that all of "
+            "them reach (or to a sqlite:/// URL if there is only this one)",
         )
     elif engine not in OWN_ENGINES:
-        yield path, f"{engine} cannot keep the state of jobs; use PostgreSQL or SQLite"
+        yield path, f"{engine} cannot keep the state of jobs; use PostgreSQL, MySQL or SQLite"
     elif engine == "sqlite" and (problem := _sqlite_problem(settings.state.url, folder=False)):
         yield path, problem
 
@@ -84,14 +100,18 @@ def _results_rules(results: ResultsSettings) -> Iterator[tuple[KeyPath, str]]:
     elif len(template) > TEMPLATE_MAX:
         yield (*path, "results_table"), f"is longer than {TEMPLATE_MAX} characters"
     if results.engine not in OWN_ENGINES:
-        yield (*path, "url"), f"{results.engine} cannot hold results in this version; use PostgreSQL or SQLite"
-    if results.engine != "sqlite":
+        yield (*path, "url"), f"{results.engine} cannot hold results in this version; use PostgreSQL, MySQL or SQLite"
         return
-    if problem := _sqlite_problem(results.url, folder=True):
+    if results.engine == "sqlite" and (problem := _sqlite_problem(results.url, folder=True)):
         yield (*path, "url"), problem
-    for key, given in (("unlogged", results.unlogged), ("grant_select_to", results.grant_select_to)):
-        if given:
-            yield (*path, key), "is a matter of PostgreSQL; this results database is SQLite"
+    for key, engines in _ENGINES_OF.items():
+        if getattr(results, key) and results.engine not in engines:
+            whose = " and ".join(_shown(engine) for engine in engines)
+            yield (*path, key), f"is a matter of {whose}; this results database is {_shown(results.engine)}"
+
+
+def _shown(engine: str) -> str:
+    return _SHOWN.get(engine, engine)
 
 
 def _sqlite_problem(url: str, *, folder: bool) -> str | None:

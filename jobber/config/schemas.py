@@ -188,6 +188,7 @@ class DatabaseSchema(_DatabaseKeys):
     max_concurrent = Whole(0)
     timeout = Duration(whole=True)
     server_side_cursors = Flag()
+    zero_dates = Text(validate=validate.OneOf(["fail", "null"], error="must be fail or null"))
 
 
 class ResultsSchema(_DatabaseKeys):

@@ -16,12 +16,13 @@ class DatabaseSettings:
 
     name: str
     url: str = field(repr=False)  # SQLAlchemy URL with its password; never shown
-    engine: str  # SQLAlchemy dialect name: "postgresql", "sqlite", "duckdb" …
+    engine: str  # SQLAlchemy dialect name: "postgresql", "mysql", "sqlite", "duckdb" …
     max_concurrent: int = 0  # jobs running on it at a time over all workers; 0 is no limit
     pool_size: int = 10  # connections that one process keeps at most
     connect_timeout: float = 10.0  # seconds
     timeout: int = 3600  # default time limit of a query, seconds; 0 is none
     server_side_cursors: bool = True  # off behind a transaction-pooling proxy (pgbouncer)
+    zero_dates: str = "fail"  # MySQL's 0000-00-00 and 2024-00-00: "fail" the job, or become "null"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ class ResultsSettings:
     engine: str
     results_table: str = "results_%s"  # template of table names; holds %s once and adds to it
     unlogged: bool = False  # PostgreSQL: tables skip the WAL; a crash of the server empties them
-    grant_select_to: tuple[str, ...] = ()  # roles that may read every published result
+    grant_select_to: tuple[str, ...] = ()  # roles, or MySQL accounts, that may read every published result
     pool_size: int = 10
     connect_timeout: float = 10.0
 
@@ -42,13 +43,18 @@ class ResultsSettings:
 class BrokerSettings:
     """The broker, ``[job_queue.broker]``."""
 
-    url: str = field(repr=False)  # kombu URL: "redis://…" or "filesystem://" (embedded)
-    key_prefix: str = "jobber:"  # of every Redis key
+    url: str = field(repr=False)  # kombu URL: "redis://…", "amqp://…" or "filesystem://" (embedded)
+    key_prefix: str = "jobber:"  # of every Redis key, and every exchange and queue of RabbitMQ
 
     @property
     def networked(self) -> bool:
         """Whether other machines can reach it."""
         return not self.url.startswith("filesystem:")
+
+    @property
+    def rabbitmq(self) -> bool:
+        """Whether it is RabbitMQ."""
+        return self.url.startswith(("amqp:", "amqps:"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,27 +6,33 @@ No message here repeats any part of what it was given: it may hold a password.
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from jobber.config import mysql
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*://")
 # A "?" in a password is told from the start of the options by what follows it.
 _OPTIONS = re.compile(r"\?(?=[A-Za-z_][\w.-]*=)")
-_GO_MYSQL = re.compile(r".*@?(?:tcp|unix)\(.*\)/.*", re.DOTALL)
 
 _POSTGRESQL_DRIVER = "postgresql+psycopg"
 _EXAMPLE = "write it like postgresql://user:password@host:5432/database"
-_NO_MYSQL = "MySQL and MariaDB are not supported yet by this version; use PostgreSQL, SQLite or another SQLAlchemy URL"
 
-BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "filesystem")
+#: Values of ``type`` beside a ``dsn``.
+MYSQL_TYPES = ("mysql", "mariadb")
+POSTGRESQL_TYPES = ("postgres", "postgresql")
+
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps", "filesystem")
+#: Options of an ``amqps://`` URL: the names that ``rediss://`` has for them, too.
+TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
 
 
 def database(text: str) -> URL:
-    """Return the SQLAlchemy URL of a database; plain ``postgresql://`` and ``postgres://`` get the psycopg driver.
+    """Return the SQLAlchemy URL of a database; PostgreSQL gets the driver psycopg, MySQL and MariaDB get PyMySQL.
 
     A password may hold any character, ``@``, ``/`` and ``#`` too; only a ``%`` that two hex digits follow must be
     written ``%25``.
@@ -41,8 +47,8 @@ def database(text: str) -> URL:
     if url.port is not None and not 0 < url.port < 65_536:
         raise ValueError(f"is not a database URL: its port is out of range; {_EXAMPLE}")
     backend = url.get_backend_name()
-    if backend in {"mysql", "mariadb"}:
-        raise ValueError(_NO_MYSQL)
+    if backend in MYSQL_TYPES:
+        return mysql.normal(url)
     if backend in {"postgres", "postgresql"}:
         if url.drivername not in {"postgres", "postgresql", _POSTGRESQL_DRIVER}:
             raise ValueError("names another PostgreSQL driver; jobber uses psycopg: write postgresql://")
@@ -62,19 +68,25 @@ def from_dsn(kind: str | None, dsn: str) -> URL:
 
     Parameters:
         kind: the ``type`` beside it, if there is one.
-        dsn: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
+        dsn: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING or
+            https://github.com/go-sql-driver/mysql#dsn-data-source-name
 
     Raises:
         ValueError: as ``database``.
     """
-    if kind in {"mysql", "mariadb"} or (not _SCHEME.match(dsn) and _GO_MYSQL.fullmatch(dsn)):
-        raise ValueError(_NO_MYSQL)
+    if mysql.is_go(dsn):
+        return mysql.from_go(dsn)
+    if kind in MYSQL_TYPES and dsn.partition("://")[0] not in mysql.SCHEMES:
+        return mysql.from_go(dsn)
     if _SCHEME.match(dsn):
         return database(dsn)
     try:
         options = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
     except psycopg.ProgrammingError:
-        raise ValueError("is neither a postgres:// URL nor of the form host=… port=… user=… dbname=…") from None
+        raise ValueError(
+            "is neither a postgres:// URL nor of the form host=… port=… user=… dbname=…; "
+            'of the form user:password@/database it needs type = "mysql" beside it'
+        ) from None
     host, port = options.pop("host", ""), options.pop("port", "")
     # Several hosts, and folders of Unix sockets, only fit into the options of a URL.
     if not re.fullmatch(r"[^/,]*", host) or not re.fullmatch(r"[0-9]{0,5}", port):
@@ -95,18 +107,39 @@ def broker(text: str) -> str:
     """Return the kombu URL of a broker.
 
     Raises:
-        ValueError: it is no URL, or of a broker that is not supported.
+        ValueError: it is no URL, or of a broker that is not supported, or has options that are not.
     """
-    scheme = text.partition("://")[0].lower()
     if not _SCHEME.match(text):
         raise ValueError("is not a broker URL; write it like redis://:password@host:6379/0")
-    if scheme in {"amqp", "amqps", "pyamqp"}:
-        raise ValueError("RabbitMQ is not supported yet by this version; use redis:// or filesystem://")
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    if scheme == "pyamqp":  # Celery's name for it
+        scheme = "amqp"
     if scheme not in BROKER_SCHEMES:
         raise ValueError(f"names a broker that is not supported; use one of {', '.join(BROKER_SCHEMES)}")
-    if scheme == "filesystem" and text != "filesystem://":
+    if scheme == "filesystem" and rest:
         raise ValueError("must be just filesystem://; its files lie in app.data_dir")
-    return quoted(text)
+    url = quoted(f"{scheme}://{rest}")
+    if scheme in {"amqp", "amqps"}:
+        _check_amqp(scheme, url)
+    return url
+
+
+def _check_amqp(scheme: str, url: str) -> None:
+    """Raise ValueError if kombu could not take a RabbitMQ URL apart, or would stumble over its options."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("is not a broker URL; write it like amqp://user:password@host:5672/virtual_host")
+    known = TLS_OPTIONS if scheme == "amqps" else ()
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            raise ValueError(f"may have only these options: {', '.join(TLS_OPTIONS)}, and those with amqps:// only")
+        if name == "ssl_cert_reqs" and value not in {"required", "none"}:
+            raise ValueError("has the option ssl_cert_reqs with a value other than required and none")
 
 
 def with_password(url: str, password: str) -> str:

@@ -65,6 +65,30 @@ def test_any_password_without_percent_survives_unquoted(password: str) -> None:
         assert (read.password, read.host, read.port, read.database) == (password, "h", 1, "d")
 
 
+@pytest.mark.parametrize(
+    ("url", "password", "expected"),
+    [
+        ("amqp://u:p@h:5672/vhost", "", "amqp://u:p@h:5672/vhost"),
+        ("pyamqp://u:p@h//", "", "amqp://u:p@h//"),
+        ("AMQPS://u:p@ss/w#:?@h", "", "amqps://u:p%40ss%2Fw%23%3A%3F@h"),
+        (
+            "amqps://u@[::1]:5671/v?ssl_ca_certs=/ca.pem",
+            "a@/#",
+            "amqps://u:a%40%2F%23@[::1]:5671/v?ssl_ca_certs=/ca.pem",
+        ),
+        ("Redis://:p@ss@h:1/2", "", "redis://:p%40ss@h:1/2"),
+    ],
+)
+def test_urls_of_brokers_are_understood_with_any_password(
+    loading: Loading, url: str, password: str, expected: str
+) -> None:
+    text = "[db.a]\nurl = 'sqlite:////x'\n[job_queue.state]\nurl = 'mysql://h/s'\n"
+    settings = loading(f"{text}[job_queue.broker]\nurl = '{url}'\npassword = '{password}'")
+    assert settings.broker.url == expected
+    assert settings.broker.rabbitmq is expected.startswith("amqp")
+    assert settings.broker.networked
+
+
 # -- durations --------------------------------------------------------------------------------------------------------
 
 

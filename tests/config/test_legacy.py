@@ -82,3 +82,16 @@ def test_redis_needs_one_address(loading: Loading, addresses: str) -> None:
 def test_a_redis_password_may_hold_anything(loading: Loading) -> None:
     text = "[job_queue.broker]\naddresses = ['h:1']\npassword = 'a@:/#%'\n[job_queue.state]\nurl = 'postgresql://h/s'\n"
     assert loading(DB + text).broker.url == "redis://:a%40%3A%2F%23%25@h:1/0"
+
+
+def test_redis_state_goes_to_mysql_where_that_is_the_first_shared_results_database(loading: Loading) -> None:
+    text = DB + "[results.files]\nurl = 'sqlite:////tmp/r'\n[results.main]\ntype = 'mysql'\ndsn = 'u:p@tcp(h:3306)/r'\n"
+    settings = loading(text + f"[job_queue.broker]\n{_REDIS}[job_queue.state]\n{_REDIS}")
+    assert settings.state.url == settings.results["main"].url == "mysql+pymysql://u:p@h:3306/r"
+    assert "job_queue.state is Redis: the state of jobs goes to results.main instead" in settings.warnings
+
+
+def test_a_timeout_of_a_mysql_dsn_is_that_of_connecting_unless_the_section_says_another(loading: Loading) -> None:
+    dsn = "[db.a]\ntype = 'mysql'\ndsn = 'u:p@tcp(h)/d?timeout=2500ms'\n"
+    assert loading(dsn).databases["a"].connect_timeout == 3
+    assert loading(dsn + "connect_timeout = '7s'").databases["a"].connect_timeout == 7

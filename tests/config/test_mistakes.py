@@ -10,6 +10,9 @@ from jobber.config import load
 from jobber.errors import ConfigError
 from tests.config.conftest import DB, Loading
 
+STATE = "[job_queue.state]\nurl = 'postgresql://h/s'\n"
+RABBITMQ = DB + STATE + "[job_queue.broker]\nurl = 'amqp://{}'\n"
+
 
 @pytest.mark.parametrize(
     ("text", "problem"),
@@ -33,7 +36,7 @@ from tests.config.conftest import DB, Loading
         (DB + "pool_size = 0", "db.my_db.pool_size: must be between 1 and 1000"),
         (DB + "dsn = 'host=x'", "db.my_db.dsn: stands beside url"),
         ("[db.a]\nurl = 'postgresql://h:70000/x'", "db.a.url: is not a database URL"),
-        (DB + "type = 'oracle'", "db.my_db.type: must be postgres"),
+        (DB + "type = 'oracle'", "db.my_db.type: must be postgres or mysql"),
         ("[db.a]\nurl = 'sqlite:////x'\ntype = 'postgres'", "db.a.type: says postgres, but url is of another kind"),
         ("[db.a]\npool_size = 5", "db.a: needs a url"),
         ("[db.'a b']\nurl = 'sqlite:////x'", "db.a b: a name may hold"),
@@ -43,13 +46,34 @@ from tests.config.conftest import DB, Loading
         ("[db.a]\nurl = 'sqlite://'", "db.a.url: must name a file: a database in memory"),
         ("[db.a]\nurl = 'sqlite:///:memory:'", "db.a.url: must name a file"),
         ("[db.a]\nurl = 'sqlite:////tmp'", "db.a.url: names a folder"),
-        ("[db.a]\nurl = 'mysql://u:p@h/x'", "db.a.url: MySQL and MariaDB are not supported yet by this version"),
-        ("[db.a]\nurl = 'mariadb+pymysql://u:p@h/x'", "db.a.url: MySQL and MariaDB are not supported yet"),
-        ("[db.a]\ntype = 'mysql'\ndsn = 'u:p@tcp(h:3306)/x'", "db.a.dsn: MySQL and MariaDB are not supported yet"),
+        ("[db.a]\nurl = 'mysql://h/x'\ntype = 'postgres'", "db.a.type: says postgres, but url is of another kind"),
+        ("[db.a]\nurl = 'postgresql://h/x'\ntype = 'mysql'", "db.a.type: says mysql, but url is of another kind"),
+        ("[db.a]\nurl = 'mysql://u:p@h'", "db.a.url: names no database; write it like mysql://"),
+        ("[db.a]\nurl = 'mysql://u:p@h/'", "db.a.url: names no database"),
+        ("[db.a]\nurl = 'mysql+mysqldb://u:p@h/x'", "db.a.url: names another MySQL driver; jobber uses PyMySQL"),
+        ("[db.a]\nurl = 'mariadb+mariadbconnector://h/x'", "db.a.url: names another MySQL driver"),
+        ("[db.a]\nurl = 'mysql://h/x?sslmode=require'", "db.a.url: has the option sslmode, which jobber does not know"),
+        ("[db.a]\nurl = 'mysql://h/x?ssl_disabled=maybe'", "db.a.url: has a wrong option: ssl_disabled must be"),
+        ("[db.a]\nurl = 'mysql://h/x?read_timeout=soon'", "db.a.url: has a wrong option: read_timeout must be seconds"),
+        ("[db.a]\nurl = 'mysql://h:0/x'", "db.a.url: is not a database URL: its port"),
+        ("[db.a]\ntype = 'mysql'\ndsn = 'u:p@tcp(h:3306)/'", "db.a.dsn: names no database; write it like user:"),
+        ("[db.a]\ndsn = 'u:p@tcp(h:3306)/?parseTime=true'", "db.a.dsn: names no database"),
+        ("[db.a]\ntype = 'mysql'\ndsn = 'u:p@tcp(h:3306)'", "db.a.dsn: is not a MySQL DSN; write it like user:"),
+        ("[db.a]\ntype = 'mysql'\ndsn = 'u:p@udp(h)/x'", "db.a.dsn: must name tcp(host:port) or unix("),
+        ("[db.a]\ntype = 'mysql'\ndsn = 'u:p@tcp(h:33)x/d'", "db.a.dsn: must name tcp(host:port) or unix("),
+        ("[db.a]\ndsn = 'u:p@/x'", "db.a.dsn: is neither a postgres:// URL nor of the form host="),
+        ("[db.a]\ndsn = 'u:p@tcp(h:port)/x'", "db.a.dsn: has an address that is not host:port"),
+        ("[db.a]\ndsn = 'u:p@tcp(h:70000)/x'", "db.a.dsn: has an address that is not host:port"),
+        ("[db.a]\ndsn = 'u:p@tcp(h)/x?time_zone=UTC'", "db.a.dsn: has the parameter time_zone, which jobber does not"),
+        ("[db.a]\ndsn = 'u:p@tcp(h)/x?tls=my-own'", "db.a.dsn: has the parameter tls with a value other than true"),
+        ("[db.a]\ndsn = 'u:p@tcp(h)/x?timeout=soon'", "db.a.dsn: has a wrong option: connect_timeout must be"),
+        (DB + "zero_dates = 'null'", "db.my_db.zero_dates: is a matter of MySQL; this database is PostgreSQL"),
+        ("[db.a]\nurl = 'mysql://h/x'\nzero_dates = 'zero'", "db.a.zero_dates: must be fail or null"),
+        (DB + "[results.r]\nurl = 'mysql://h/r'\nunlogged = true", "results.r.unlogged: is a matter of PostgreSQL"),
         ("[db.a]\nurl = 'nosuch://h/x'", "db.a.url: names a database that no installed SQLAlchemy dialect knows"),
         ("[db.a]\nurl = 'postgresql+pg8000://h/x'", "db.a.url: names another PostgreSQL driver"),
         (DB + "[results]", "results: is empty"),
-        (DB + "[results.r]\nurl = 'duckdb:////x'", "results.r.url: duckdb cannot hold results"),
+        (DB + "[results.r]\nurl = 'duckdb:////x'", "results.r.url: duckdb cannot hold results in this version; use"),
         (DB + "[results.r]\nurl = 'sqlite:////tmp/x.db'", "results.r.url: must name a folder"),
         (DB + "[results.r]\nurl = 'sqlite:////etc/passwd'", "results.r.url: must name a folder"),
         (DB + "[results.r]\nurl = 'sqlite://'", "results.r.url: must name a folder"),
@@ -58,7 +82,13 @@ from tests.config.conftest import DB, Loading
         (DB + "[results.r]\nurl = 'postgresql://h/r'\ngrant_select_to = 'x'", "results.r.grant_select_to: must be"),
         (DB + "[job_queue.state]\nurl = 'duckdb:////x'", "job_queue.state.url: duckdb cannot keep the state"),
         (DB + "[job_queue.state]\nurl = 'sqlite://'", "job_queue.state.url: must name a file"),
-        (DB + "[job_queue.broker]\nurl = 'amqp://h'", "job_queue.broker.url: RabbitMQ is not supported yet"),
+        (RABBITMQ.format("h:port/x"), "job_queue.broker.url: is not a broker URL"),
+        (RABBITMQ.format("[::1/x"), "job_queue.broker.url: is not a broker URL"),
+        (RABBITMQ.format("h/x?heartbeat=5"), "job_queue.broker.url: may have only these options: ssl_ca_certs,"),
+        (RABBITMQ.format("h/x?ssl_ca_certs=/ca"), "job_queue.broker.url: may have only these options"),
+        (RABBITMQ.replace("amqp:", "amqps:").format("h?ssl_cert_reqs=no"), "job_queue.broker.url: has the option ssl_"),
+        (RABBITMQ.format("h/x") + "key_prefix = 'amq.'", "job_queue.broker.key_prefix: must not begin with amq."),
+        (RABBITMQ.format("h/x") + f"key_prefix = '{'x' * 51}'", "job_queue.broker.key_prefix: is longer than 50 bytes"),
         (DB + "[job_queue.broker]\nurl = 'kafka://h'", "job_queue.broker.url: names a broker that is not supported"),
         (DB + "[job_queue.broker]\nurl = 'localhost'", "job_queue.broker.url: is not a broker URL"),
         (DB + "[job_queue.broker]\ntype = 'nats'", "job_queue.broker.type: must be redis"),
@@ -97,11 +127,12 @@ def test_all_mistakes_are_told_at_once(loading: Loading) -> None:
     ]
 
 
-def test_two_truths_are_refused(loading: Loading) -> None:
-    [problem] = loading.problems(DB + '[job_queue.broker]\nurl = "redis://h"\n')
+@pytest.mark.parametrize("broker", ["redis://h", "amqp://h", "amqps://h//"])
+def test_two_truths_are_refused(loading: Loading, broker: str) -> None:
+    [problem] = loading.problems(DB + f'[job_queue.broker]\nurl = "{broker}"\n')
     assert problem.startswith("job_queue.state: the broker is shared over the network")
     assert "set job_queue.state.url" in problem
-    asked_for = '[job_queue.broker]\nurl = "redis://h"\n[job_queue.state]\nurl = "sqlite:////tmp/state.db"\n'
+    asked_for = f'[job_queue.broker]\nurl = "{broker}"\n[job_queue.state]\nurl = "sqlite:////tmp/state.db"\n'
     assert not loading(DB + asked_for).state.embedded
     assert loading(DB + '[job_queue.broker]\nurl = "filesystem://"\n').state.embedded
 

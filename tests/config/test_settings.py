@@ -87,6 +87,12 @@ pool_size = 6
 connect_timeout = 3
 timeout = 0
 server_side_cursors = false
+[db.my]
+url = "mariadb://u@h/d"
+zero_dates = "null"
+[results.two]
+url = "mysql://u@h/results"
+grant_select_to = ["reader", "'app'@'10.%'"]
 """.replace("[db.a-b.c]", "[db.a-b_c]")
     )
     app = settings.app
@@ -101,7 +107,12 @@ server_side_cursors = false
     one = settings.results["one"]
     assert (one.results_table, one.unlogged, one.grant_select_to) == ("r_%s_x", True, ("reader", "Other Role"))
     assert (one.pool_size, one.connect_timeout) == (4, 1.0)
-    assert list(settings.databases) == ["a-b_c", "d.e"]
+    two = settings.results["two"]
+    assert (two.url, two.engine) == ("mysql+pymysql://u@h/results", "mysql")
+    assert two.grant_select_to == ("reader", "'app'@'10.%'")
+    assert list(settings.databases) == ["a-b_c", "d.e", "my"]
+    assert (settings.databases["my"].engine, settings.databases["my"].zero_dates) == ("mysql", "null")
+    assert settings.databases["d.e"].zero_dates == "fail"
     source = settings.databases["d.e"]
     assert (source.max_concurrent, source.pool_size, source.connect_timeout) == (7, 6, 3.0)
     assert (source.timeout, source.server_side_cursors) == (0, False)
@@ -209,12 +220,19 @@ _SECRET = "s3cr3t"
         f'[db.a]\nurl = "postgresql://u:{_SECRET}@h:port/x"\n',
         f'[db.a]\nurl = "{_SECRET}"\n',
         f'[db.a]\nurl = "nosuch://u:{_SECRET}@h/x"\n',
-        f'[db.a]\nurl = "mysql://u:{_SECRET}@h/x"\n',
+        f'[db.a]\nurl = "mysql://u:{_SECRET}@h"\n',
+        f'[db.a]\nurl = "mysql+aiomysql://u:{_SECRET}@h/x"\n',
+        f'[db.a]\nurl = "mysql://u@h/x?password={_SECRET}"\n',
         f'[db.a]\nurl = "postgresql+asyncpg://u:{_SECRET}@h/x"\n',
         f'[db.a]\ntype = "postgres"\ndsn = "host=h password {_SECRET}"\n',
         f'[db.a]\ntype = "postgres"\ndsn = "host=h {_SECRET}=1"\n',
-        f'[db.a]\ntype = "mysql"\ndsn = "u:{_SECRET}@tcp(h:3306)/x"\n',
-        f'[db.a]\ndsn = "u:{_SECRET}@tcp(h:3306)/x"\n',
+        f'[db.a]\ntype = "mysql"\ndsn = "u:{_SECRET}@tcp(h:3306)/"\n',
+        f'[db.a]\ntype = "mysql"\ndsn = "u:{_SECRET}"\n',
+        f'[db.a]\ntype = "mysql"\ndsn = "u:p/{_SECRET}?x={_SECRET}"\n',
+        f'[db.a]\ntype = "mysql"\ndsn = "u:p@tcp(h)/d?x-{_SECRET}=1"\n',
+        f'[db.a]\ntype = "mysql"\ndsn = "u:p@tcp(h)/d?tls={_SECRET}"\n',
+        f'[db.a]\ntype = "mysql"\ndsn = "u:p@tcp({_SECRET}:x)/d"\n',
+        f'[db.a]\ndsn = "u:{_SECRET}@tcp(h:3306)/x?unknown={_SECRET}"\n',
         f'[db.a]\ntype = "postgres"\ndsn = "sqlite:///{_SECRET}"\n',
         f'[db.a]\nurl = ["{_SECRET}"]\n',
         f'[db.a]\nurl = "x\n{_SECRET}"\n',
@@ -222,6 +240,8 @@ _SECRET = "s3cr3t"
         f'[db.a]\nurl = "a"\nurl = "{_SECRET}"\n',
         f'[db.a]\npassword = 5\nurl = "sqlite:////{_SECRET}"\n',
         DB + f'[job_queue.broker]\nurl = "amqp://u:{_SECRET}@h"\n',
+        DB + f'[job_queue.broker]\nurl = "amqp://u:{_SECRET}@h:x"\n',
+        DB + f'[job_queue.broker]\nurl = "amqp://u:p@h?{_SECRET}=1"\n',
         DB + f'[job_queue.broker]\nurl = "{_SECRET}"\n',
         DB + f'[job_queue.broker]\nurl = "filesystem://{_SECRET}"\n',
         DB + f'[job_queue.broker]\ntype = "redis"\naddresses = ["u:{_SECRET}@h"]\n',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.e2e.running import Running, jobber
-from tests.servers import Postgres, Redis
+from tests.servers import MariaDB, Postgres, Redis
 
 #: The same small table on every source: ids, money, text with traps, a date.
 ROWS = [
@@ -28,7 +29,7 @@ QUERIES = {
 SELECT id, user_id, amount, entry_date, note FROM entries WHERE user_id = :user ORDER BY id;
 
 -- name: all_entries
--- db: pg, lite, duck
+-- db: pg, my, lite, duck
 -- queue: reports
 SELECT * FROM entries ORDER BY id;
 """,
@@ -54,11 +55,43 @@ SELECT i, 1 / (5000 - i) AS x FROM generate_series(1, 10000) AS i;
 -- raw: 1
 SELECT * FROM no_such_table;
 """,
+    "mysql.sql": """\
+-- name: entries_between
+-- db: my
+SELECT * FROM entries WHERE user_id = ? AND entry_date > ? AND entry_date < ?;
+
+-- name: slow_my
+-- db: my
+SELECT SLEEP(?) AS slept;
+
+-- name: missing_table_my
+-- db: my
+-- raw: 1
+SELECT * FROM no_such_table;
+""",
 }
 
 
-def config_text(folder: Path, postgres: Postgres, database: str, *, state: str, broker: str) -> str:
-    """Return a config with three sources and three results databases."""
+@dataclass(frozen=True)
+class Databases:
+    """One empty database on each server."""
+
+    postgres: Postgres
+    on_postgres: str
+    mariadb: MariaDB
+    on_mariadb: str
+
+    @property
+    def postgres_url(self) -> str:
+        return self.postgres.url(self.on_postgres)
+
+    @property
+    def mariadb_url(self) -> str:
+        return self.mariadb.url(self.on_mariadb)
+
+
+def config_text(folder: Path, databases: Databases, *, state: str, broker: str) -> str:
+    """Return a config with a source and a results database of each kind."""
     return f"""
 [app]
 data_dir = "{folder}/data"
@@ -66,28 +99,35 @@ log_level = "info"
 {f'[job_queue.broker]{chr(10)}url = "{broker}"' if broker else ""}
 {f'[job_queue.state]{chr(10)}url = "{state}"' if state else ""}
 [db.pg]
-url = "{postgres.url(database)}"
+url = "{databases.postgres_url}"
+[db.my]
+url = "{databases.mariadb_url}"
 [db.lite]
 url = "sqlite:///{folder}/source.db"
 [db.duck]
 url = "duckdb:///{folder}/source.duckdb"
 [results.pg_results]
-url = "{postgres.url(database)}"
+url = "{databases.postgres_url}"
 results_table = "results_%s"
 [results.pg_fast]
-url = "{postgres.url(database)}"
+url = "{databases.postgres_url}"
 results_table = "fast_%s"
 unlogged = true
+[results.my_results]
+url = "{databases.mariadb_url}"
 [results.lite_results]
 url = "sqlite:///{folder}/results"
 """
 
 
-def fill_sources(folder: Path, postgres: Postgres, database: str) -> None:
-    """Create the same table in all three sources."""
-    with psycopg.connect(postgres.dsn(database)) as pg:
+def fill_sources(folder: Path, databases: Databases) -> None:
+    """Create the same table in all sources."""
+    with psycopg.connect(databases.postgres.dsn(databases.on_postgres)) as pg:
         pg.execute(TABLE)
         pg.cursor().executemany("INSERT INTO entries VALUES (%s, %s, %s, %s, %s)", ROWS)
+    with databases.mariadb.connect(databases.on_mariadb) as my, my.cursor() as cursor:
+        cursor.execute(TABLE)
+        cursor.executemany("INSERT INTO entries VALUES (%s, %s, %s, %s, %s)", ROWS)
     lite = sqlite3.connect(folder / "source.db")
     lite.execute(TABLE)
     lite.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", ROWS)
@@ -98,21 +138,23 @@ def fill_sources(folder: Path, postgres: Postgres, database: str) -> None:
         duck.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", ROWS)
 
 
-@pytest.fixture(scope="module", params=["embedded", "postgresql+redis", "sqlite+redis"])
+@pytest.fixture(scope="module", params=["embedded", "postgresql+rabbitmq", "mariadb+redis"])
 def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, redis_server: Redis
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, mariadb: MariaDB
 ) -> Iterator[Running]:
-    """A jobber that serves every queue, on each combination of state store and broker."""
+    """A jobber that serves every queue; each kind of state store and of broker is in one of the combinations."""
     folder = tmp_path_factory.mktemp("jobber")
-    database = postgres.new_database()
-    fill_sources(folder, postgres, database)
-    state, broker = {
-        "embedded": ("", ""),
-        "postgresql+redis": (postgres.url(database), redis_server.url),
-        "sqlite+redis": (f"sqlite:///{folder}/chosen-state.db", redis_server.url),
-    }[request.param]
-    redis_server.flush()
-    text = config_text(folder, postgres, database, state=state, broker=broker)
+    databases = Databases(postgres, postgres.new_database(), mariadb, mariadb.new_database())
+    fill_sources(folder, databases)
+    state, broker = "", ""
+    if request.param == "postgresql+rabbitmq":
+        state, broker = databases.postgres_url, request.getfixturevalue("rabbitmq").url
+    elif request.param == "mariadb+redis":
+        redis: Redis = request.getfixturevalue("redis_server")
+        redis.flush()
+        state, broker = databases.mariadb_url, redis.url
+    text = config_text(folder, databases, state=state, broker=broker)
     with jobber(folder, text, QUERIES) as instance:
         yield instance
-    postgres.drop_database(database)
+    postgres.drop_database(databases.on_postgres)
+    mariadb.drop_database(databases.on_mariadb)

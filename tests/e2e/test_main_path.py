@@ -16,7 +16,12 @@ from jobber.errors import InvalidRequest, JobIsFinished, JobIsLive, UnknownJob, 
 from tests.e2e.running import Running
 from tests.servers import wait_until
 
-PAIRS = list(itertools.product(["pg", "lite", "duck"], ["pg_results", "pg_fast", "lite_results"]))
+RESULTS = ["pg_results", "pg_fast", "my_results", "lite_results"]
+PAIRS = list(itertools.product(["pg", "my", "lite", "duck"], RESULTS))
+
+#: How text and money are declared in a results database that is not PostgreSQL.
+TEXT = {"my_results": "LONGTEXT"}
+MONEY = {"my_results": "DECIMAL(20,2)", "lite_results": "DECIMAL_TEXT(20,2)"}
 
 
 @pytest.mark.parametrize(("source", "results"), PAIRS)
@@ -28,10 +33,10 @@ def test_a_job_becomes_a_typed_table_on_every_pair(running: Running, source: str
     assert (job.state, job.error, job.count) == ("SUCCESS", "", 2)
     assert [(column.name, column.type) for column in job.columns] == [
         ("id", "BIGINT"),
-        ("user_id", "TEXT"),
-        ("amount", "DECIMAL_TEXT(20,2)" if results == "lite_results" else "NUMERIC(20,2)"),
+        ("user_id", TEXT.get(results, "TEXT")),
+        ("amount", MONEY.get(results, "NUMERIC(20,2)")),
         ("entry_date", "DATE"),
-        ("note", "TEXT"),
+        ("note", TEXT.get(results, "TEXT")),
     ]
     rows = list(running.client.results(job.job_id))
     assert [row["id"] for row in rows] == [1, 2]
@@ -88,15 +93,28 @@ def test_a_wrong_number_of_args_fails_the_job_and_says_so(running: Running) -> N
     assert job.error == "the query has 3 placeholders, but 1 arg came"
 
 
-def test_an_error_at_run_time_fails_the_job_with_the_engines_words(running: Running) -> None:
-    job = running.client.wait(running.client.submit("missing_table").job_id, timeout=20)
+def test_positional_args_reach_mysql_in_their_order(running: Running) -> None:
+    job = running.client.submit("entries_between", ["USER1", "2017-01-01", "2017-12-01"])
+
+    assert running.client.wait(job.job_id, timeout=20).count == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("missing_table", 'relation "no_such_table" does not exist'),
+        ("missing_table_my", "no_such_table' doesn't exist"),
+    ],
+)
+def test_an_error_at_run_time_fails_the_job_with_the_engines_words(running: Running, task: str, words: str) -> None:
+    job = running.client.wait(running.client.submit(task).job_id, timeout=20)
 
     assert job.state == "FAILURE"
-    assert 'relation "no_such_table" does not exist' in job.error
+    assert words in job.error
 
 
 def test_an_error_halfway_leaves_no_result(running: Running) -> None:
-    for results in ("pg_results", "lite_results"):
+    for results in ("pg_results", "my_results", "lite_results"):
         job = running.client.submit("breaks_halfway", results=results)
         job = running.client.wait(job.job_id, timeout=20)
 
@@ -119,8 +137,9 @@ def test_a_live_id_is_refused_and_a_finished_one_runs_again(running: Running) ->
         running.client.cancel("again")
 
 
-def test_cancelling_a_running_job_ends_its_query_within_two_seconds(running: Running) -> None:
-    job = running.client.submit("slow", [60])
+@pytest.mark.parametrize("task", ["slow", "slow_my"])
+def test_cancelling_a_running_job_ends_its_query_within_two_seconds(running: Running, task: str) -> None:
+    job = running.client.submit(task, [60])
     wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
     began = time.monotonic()
 

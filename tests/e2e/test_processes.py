@@ -20,7 +20,7 @@ import pytest
 from jobber.errors import Draining, ServerUnreachable
 from jobber.store import Store
 from tests.e2e.running import Running, jobber
-from tests.servers import Postgres, Redis, free_port, wait_until
+from tests.servers import Postgres, free_port, wait_until
 
 TASKS = {
     "tasks.sql": """\
@@ -59,11 +59,19 @@ url = "{postgres.url(database)}"
 """
 
 
-@pytest.mark.parametrize("broker", ["embedded", "redis"])
+def url_of(broker: str, request: pytest.FixtureRequest) -> str:
+    """Return the URL of a broker; nothing for the embedded one."""
+    if broker == "embedded":
+        return ""
+    url: str = request.getfixturevalue("redis_url") if broker == "redis" else request.getfixturevalue("rabbitmq").url
+    return url
+
+
+@pytest.mark.parametrize("broker", ["embedded", "redis", "rabbitmq"])
 def test_an_idle_instance_stops_within_a_second(
-    tmp_path: Path, postgres: Postgres, database: str, redis_url: str, broker: str
+    tmp_path: Path, postgres: Postgres, database: str, request: pytest.FixtureRequest, broker: str
 ) -> None:
-    text = config(tmp_path, postgres, database, redis_url if broker == "redis" else "")
+    text = config(tmp_path, postgres, database, url_of(broker, request))
     with jobber(tmp_path, text, TASKS) as running:
         running.client.wait(running.client.submit("count_to", [1]).job_id, timeout=20)
         began = time.monotonic()
@@ -254,10 +262,11 @@ def sleeping(postgres: Postgres) -> int:
         return count
 
 
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
 def test_one_bulk_of_jobs_fills_every_slot_of_every_process(
-    tmp_path: Path, postgres: Postgres, database: str, redis_url: str
+    tmp_path: Path, postgres: Postgres, database: str, request: pytest.FixtureRequest, broker: str
 ) -> None:
-    text = config(tmp_path, postgres, database, redis_url)
+    text = config(tmp_path, postgres, database, url_of(broker, request))
     flags = ("--worker-processes", "2", "--worker-concurrency", "3")
     with jobber(tmp_path, text, TASKS, *flags) as running:
         jobs = [running.client.submit("nap", [6]) for _ in range(6)]
@@ -292,37 +301,6 @@ def refused(port: int) -> None:
     socket.create_connection(("127.0.0.1", port), timeout=1)
 
 
-def test_what_the_broker_loses_the_sweep_finds(
-    tmp_path: Path, postgres: Postgres, database: str, redis_server: Redis
-) -> None:
-    text = config(tmp_path, postgres, database, redis_server.url)
-    with jobber(tmp_path, text, TASKS) as running:
-        running.client.wait(running.client.submit("count_to", [1]).job_id, timeout=20)
-        redis_server.stop()
-        try:
-            job = running.client.submit("count_to", [2])
-            assert running.client.job(job.job_id).state == "PENDING"
-        finally:
-            redis_server.start()
-
-        assert running.client.wait(job.job_id, timeout=40).state == "SUCCESS"
-
-
-def test_jobs_run_while_the_broker_is_down(
-    tmp_path: Path, postgres: Postgres, database: str, redis_server: Redis
-) -> None:
-    text = config(tmp_path, postgres, database, redis_server.url)
-    with jobber(tmp_path, text, TASKS) as running:
-        redis_server.stop()
-        try:
-            job = running.client.submit("count_to", [2])
-            assert running.client.wait(job.job_id, timeout=20).state == "SUCCESS"
-            assert running.stop(timeout=5) == 0
-            running.process.returncode = 0
-        finally:
-            redis_server.start()
-
-
 def test_wiping_the_embedded_brokers_folder_stops_nothing(tmp_path: Path, postgres: Postgres, database: str) -> None:
     with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
         shutil.rmtree(tmp_path / "data" / "broker")
@@ -332,24 +310,6 @@ def test_wiping_the_embedded_brokers_folder_stops_nothing(tmp_path: Path, postgr
             assert running.client.wait(job.job_id, timeout=20).state == "SUCCESS"
 
         wait_until((tmp_path / "data" / "broker" / "messages").is_dir, timeout=10)
-
-
-def test_redis_may_restart_while_jobs_run(
-    tmp_path: Path, postgres: Postgres, database: str, redis_server: Redis
-) -> None:
-    """kombu would end the worker, putting back messages through a channel that is closed."""
-    text = config(tmp_path, postgres, database, redis_server.url)
-    with jobber(tmp_path, text, TASKS) as running:
-        (worker,) = running.workers()
-        jobs = [running.client.submit("nap", [0.5]) for _ in range(30)]
-        for _ in range(2):
-            time.sleep(0.7)
-            redis_server.stop(kill=True)
-            redis_server.start()
-
-        assert {running.client.wait(job.job_id, timeout=40).state for job in jobs} == {"SUCCESS"}
-        assert alive(worker), running.text()
-        assert "Unrecoverable" not in running.text()
 
 
 def test_sighup_loads_new_tasks_and_keeps_the_old_ones_when_the_new_are_bad(
