@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from jobber.columns import Column
+from jobber.columns import Column, Kind
 from jobber.results.base import ResultsBackend
 from jobber.results.sqlite import SqliteResults
 from jobber.sources.base import Shape, Source
@@ -27,17 +27,20 @@ RUNS = iter(range(1, 10_000_000))
 
 
 class Shaped:
-    """A source that may give its rows in one shape only."""
+    """A source that may give its rows in one shape only; remembers which it gave."""
 
     def __init__(self, source: Source, shape: Shape) -> None:
         self.engine, self.name = source.engine, source.name
         self._source = source
         self._shape = shape
-        self.used: list[Shape] = []
+        self.gave: Shape | None = None
 
-    def read(self, query: Any, accepts: frozenset[Shape], **more: Any) -> Any:
+    @contextmanager
+    def read(self, query: Any, accepts: frozenset[Shape], **more: Any) -> Iterator[Any]:
         # DECODED is always among what the other side takes.
-        return self._source.read(query, accepts & {self._shape, Shape.DECODED}, **more)
+        with self._source.read(query, accepts & {self._shape, Shape.DECODED}, **more) as stream:
+            self.gave = stream.shape
+            yield stream
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Lab(Protocol):
         """Return how ``value`` shows a canonical value."""
         ...
 
-    def dump(self, table: str) -> list[tuple[Any, ...]]:
+    def dump(self, result: Published) -> list[tuple[Any, ...]]:
         """Return all rows of a table as the engine shows them, in order."""
         ...
 
@@ -131,8 +134,13 @@ class PostgresLab:
     def expected(self, kind: str, text: str | None) -> Any:
         return text
 
-    def dump(self, table: str) -> list[tuple[Any, ...]]:
-        return [row[1:] for row in self._query(f'SELECT ctid, to_jsonb(t)::text FROM "{table}" t ORDER BY ctid')]
+    def dump(self, result: Published) -> list[tuple[Any, ...]]:
+        # Of the shortest digits that give a double back there may be several: PostgreSQL and Python choose differently.
+        shown = ", ".join(
+            f'"{column.name}"::float8' if column.kind is Kind.FLOAT else f'"{column.name}"::text'
+            for column in result.columns
+        )
+        return [tuple(map(repr, row)) for row in self._query(f'SELECT {shown} FROM "{result.table}" ORDER BY ctid')]
 
     def _query(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.server.dsn(self.database)) as connection:
@@ -173,9 +181,9 @@ class SqliteLab:
             return None
         return {"integer": int, "float": float, "boolean": lambda value: int(value == "true")}.get(kind, str)(text)
 
-    def dump(self, table: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(self.backend.file(table))) as connection:
-            return connection.execute(f'SELECT * FROM "{table}" ORDER BY rowid').fetchall()
+    def dump(self, result: Published) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.backend.file(result.table))) as connection:
+            return connection.execute(f'SELECT * FROM "{result.table}" ORDER BY rowid').fetchall()
 
 
 @dataclass
@@ -231,8 +239,8 @@ class MariaLab:
             return Document(text)
         return text
 
-    def dump(self, table: str) -> list[tuple[Any, ...]]:
-        return self._query(f"SELECT * FROM `{table}` ORDER BY `_rowid_`")
+    def dump(self, result: Published) -> list[tuple[Any, ...]]:
+        return self._query(f"SELECT * FROM `{result.table}` ORDER BY `_rowid_`")
 
     def _query(self, sql: str) -> list[tuple[Any, ...]]:
         # Without converters every value comes as the server's own text.

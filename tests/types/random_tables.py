@@ -58,14 +58,15 @@ _WITH_NUL = _TEXTS | st.sampled_from(["\0", "a\0b", "\\\0", "\0\\N"])
 _LATIN1 = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_categories=["Cc"]), max_size=8)
 
 
-def _plain(number: Decimal) -> str:
-    return format(number, "f")
-
-
 def _decimals(precision: int, scale: int) -> st.SearchStrategy[str]:
     top = 10**precision - 1
-    digits = st.integers(-top, top) | st.sampled_from([0, 1, -1, top, -top, 10**scale])
-    return digits.map(lambda number: _plain(Decimal(number).scaleb(-scale) if number else Decimal(0).scaleb(-scale)))
+    digits = st.integers(-top, top) | st.sampled_from([0, 1, -1, top, -top, 10 ** min(scale, precision - 1)])
+
+    def text(number: int) -> str:
+        whole, fraction = divmod(abs(number), 10**scale)
+        return f"{'-' if number < 0 else ''}{whole}.{fraction:0{scale}}"
+
+    return digits.map(text)
 
 
 def _float32(number: float) -> str:

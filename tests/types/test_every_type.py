@@ -19,9 +19,13 @@ from tests.types.cases import FAILS, MARIADB, NEVER_SEEN, POSTGRESQL, SQLITE, Ca
 from tests.types.conftest import ENGINES
 from tests.types.labs import Lab, Shaped, publish
 
-SHAPES = [Shape.ENCODED, Shape.DECODED]
 each_lab = pytest.mark.parametrize("engine", ENGINES)
-each_shape = pytest.mark.parametrize("shape", SHAPES, ids=["encoded", "decoded"])
+#: SQLite takes decoded rows only.
+each_path = pytest.mark.parametrize(
+    ("shape", "engine"),
+    [(shape, engine) for engine in ENGINES for shape in Shape if (shape, engine) != (Shape.ENCODED, "sqlite")],
+    ids=lambda value: value.name.lower() if isinstance(value, Shape) else value,
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,9 @@ def check(source: Source, shape: Shape, lab: Lab, engine: str, sql: str, case: C
         assert 'column "v"' in words
         assert (case.shown or str(case.text))[:30].lower() in words.lower(), words
         return
-    result = publish(Shaped(source, shape), lab.backend, sql)
+    shaped = Shaped(source, shape)
+    result = publish(shaped, lab.backend, sql)
+    assert shaped.gave is shape
     assert result.rows == 1
     assert lab.column_type(result.table) == lab.expected_type(case.kind)
     assert lab.expected(case.kind, held) == lab.value(result.table)
@@ -82,12 +88,9 @@ def check(source: Source, shape: Shape, lab: Lab, engine: str, sql: str, case: C
     )
 
 
-@each_lab
-@each_shape
+@each_path
 @pytest.mark.parametrize("case", POSTGRESQL, ids=str)
 def test_postgresql(case: Case, shape: Shape, engine: str, from_postgresql: Source, labs: dict[str, Lab]) -> None:
-    if shape is Shape.ENCODED and engine == "sqlite":
-        pytest.skip("takes decoded rows only")
     check(from_postgresql, shape, labs[engine], engine, f"SELECT {case.sql} AS v", case)
 
 
@@ -97,8 +100,7 @@ def test_sqlite(case: Case, engine: str, from_sqlite: Source, labs: dict[str, La
     check(from_sqlite, Shape.DECODED, labs[engine], engine, f"SELECT {case.sql} AS v", case)
 
 
-@each_lab
-@each_shape
+@each_path
 @pytest.mark.parametrize("number", range(len(MARIADB)), ids=lambda number: str(MARIADB[number]))
 def test_mariadb(
     number: int, shape: Shape, engine: str, from_mariadb: Source, labs: dict[str, Lab], mariadb: MariaDB
@@ -106,8 +108,6 @@ def test_mariadb(
     case = MARIADB[number]
     if case.mariadb_only and mariadb.is_mysql:
         pytest.skip("a type of MariaDB's")
-    if shape is Shape.ENCODED and engine == "sqlite":
-        pytest.skip("takes decoded rows only")
     check(from_mariadb, shape, labs[engine], engine, f"SELECT c{number} AS v FROM everything", case)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jobber.errors import ValueNotRepresentable
 from jobber.sources.base import Shape, Source
 from tests.servers import MariaDB, Postgres
-from tests.types.labs import Lab, Shaped, publish
+from tests.types.labs import Lab, Published, Shaped, publish
 from tests.types.random_tables import Table, fits, same, tables
 
 Fill = Callable[[Table], None]
@@ -79,14 +79,14 @@ def test_a_random_table_arrives_as_it_is_or_not_at_all(
     for target, lab in labs.items():
         dumps = []
         for shape in Shape:
-            name = check(table, Shaped(sources[engine], shape), lab, target)
-            dumps.append(lab.dump(name) if name else None)
+            result = check(table, Shaped(sources[engine], shape), lab, target)
+            dumps.append(lab.dump(result) if result else None)
         encoded, decoded = dumps
         assert encoded == decoded
 
 
-def check(table: Table, source: Shaped, lab: Lab, target: str) -> str | None:
-    """Return the name of the result's table, None where the job failed as it must."""
+def check(table: Table, source: Shaped, lab: Lab, target: str) -> Published | None:
+    """Return the result, None where the job failed as it must."""
     sql = "SELECT * FROM random ORDER BY id DESC"
     misfits = {
         f"c{n}"
@@ -110,4 +110,4 @@ def check(table: Table, source: Shaped, lab: Lab, target: str) -> str | None:
         assert number == n
         for kind, text, value in zip(table.types, row, values, strict=True):
             assert same(kind.kind, text, value), (kind, text, value)
-    return result.table
+    return result
