@@ -3,9 +3,10 @@
 The nasty case: the jobs wait in 440 lanes, and the first nine tenths of them belong to a paused database. Figures are
 milliseconds, one connection, nothing else running.
 
-    python benchmarks/claim.py --url sqlite:///bench.db --url postgresql://postgres@127.0.0.1/bench --jobs 1000000
+    python benchmarks/claim.py --url sqlite:///bench.db --url postgresql://postgres@127.0.0.1/bench \
+        --url mysql://root@127.0.0.1/bench --jobs 1000000
 
-The databases must be empty; the tables stay in them (``--explain`` shows how PostgreSQL and SQLite find the jobs).
+The databases must be empty; the tables stay in them (``--explain`` shows how each engine finds the jobs).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sqlalchemy import text
 
 from jobber.jobs import NewJob
 from jobber.store import Gate, GateKind, Store
-from jobber.store.engine import Database
+from jobber.store.database import Database
 
 QUEUES = ("fast", "slow")
 TASKS = tuple(f"task{n}" for n in range(22))
@@ -115,11 +116,12 @@ def measure(url: str, count: int, rounds: int, report: Callable[[str, str, Seque
 def explain(url: str) -> None:
     """Print how the engine finds jobs."""
     database = Database(url, pool_size=1)
-    prefix = "EXPLAIN" if database.engine_name == "postgresql" else "EXPLAIN QUERY PLAN"
+    engine = database.engine.name
+    prefix = "EXPLAIN QUERY PLAN" if engine == "sqlite" else "EXPLAIN"
     for what, sql in EXPLAINED.items():
         rows = database.read(lambda connection, sql=sql: connection.execute(text(f"{prefix} {sql}")).all())
-        print(f"\n{database.engine_name}: {what}")
-        print("\n".join(f"  {row[-1]}" for row in rows))
+        print(f"\n{engine}: {what}")
+        print("\n".join(f"  {row[-1] if engine == 'sqlite' else ' | '.join(map(str, row))}" for row in rows))
     database.close()
 
 

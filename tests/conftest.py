@@ -75,10 +75,10 @@ def redis_url(redis_server: Redis) -> Iterator[str]:
     return redis_server.url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
 def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of an empty database for the state store, one per engine."""
-    if request.param == "postgresql":
-        url: str = request.getfixturevalue("postgres_url")
-        return url
-    return f"sqlite:///{tmp_path}/state.db"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/state.db"
+    url: str = request.getfixturevalue({"postgresql": "postgres_url", "mariadb": "mariadb_url"}[request.param])
+    return url

@@ -11,7 +11,7 @@ from typing import Any
 import pymysql
 from pymysql import err
 from pymysql.constants import CLIENT, COMMAND, CR
-from pymysql.protocol import MysqlPacket
+from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 from sqlalchemy import make_url
 
 from jobber.mysql import protocol
@@ -35,6 +35,12 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMyS
 
     _handshaking = False
     _extended = False
+    _server: tuple[object, ...] = ()
+
+    def __init__(self, *arguments: Any, password: str | bytes = "", **options: Any) -> None:
+        # PyMySQL itself would encode it as Latin-1.
+        encoded = password.encode() if isinstance(password, str) else password
+        super().__init__(*arguments, password=encoded, **options)
 
     # -- what the server is --------------------------------------------------------------------------------------------
 
@@ -55,6 +61,13 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMyS
         """The connection's ID on the server, which ``KILL`` takes."""
         number: int = self.server_thread_id[0]
         return number
+
+    @property
+    def server(self) -> tuple[object, ...]:
+        """What tells this server from any other; asked for once. Behind one address there may be several."""
+        if not self._server:
+            self._server = self.rows("SELECT @@hostname, @@port, @@server_id")[0]
+        return self._server
 
     @property
     def sock(self) -> socket.socket | None:
@@ -88,6 +101,43 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMyS
         """Read the next packet of an answer. Raises the error that the server reports."""
         return self._read_packet()
 
+    def definitions(self, columns: int) -> list[protocol.ColumnPacket]:
+        """Read the definitions of so many columns, and what ends them."""
+        found = [self._read_packet(FieldDescriptorPacket) for _ in range(columns)]
+        if columns and not self._read_packet().is_eof_packet():
+            raise _out_of_step()
+        return found
+
+    def receive(self, most: int) -> bytes:
+        """Return what the server has sent, waiting for at least one byte: the rows of an answer, packets and all.
+
+        Parameters:
+            most: bytes.
+
+        Raises:
+            err.OperationalError: the connection is gone.
+        """
+        try:
+            data: bytes = self._rfile.read1(most)
+        # AttributeError and ValueError: of a reader that was closed.
+        except (OSError, ValueError, AttributeError) as error:
+            raise _lost() from error
+        if not data:
+            raise _lost()
+        return data
+
+    def receive_all(self, size: int) -> bytes:
+        """Return the next ``size`` bytes that the server sends (see ``receive``)."""
+        data: bytes = self._read_bytes(size)
+        return data
+
+    def wait_at_most(self, seconds: float | None) -> None:
+        """Say how long the server may be silent from now on; None is as long as the connection stands."""
+        self._read_timeout = self._current_timeout = seconds
+        if self.sock is not None:
+            with suppress(OSError):  # it is broken: whoever reads next learns that
+                self.sock.settimeout(seconds)
+
     def start_load(self, sql: str, name: str) -> None:
         """Run ``LOAD DATA LOCAL INFILE 'name' …``; the rows then go with ``write_packet``, an empty one ends them.
 
@@ -99,24 +149,23 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMyS
         data = packet.get_all_data()
         if not packet.is_load_local_packet() or data[1:] != name.encode():
             self._force_close()
-            raise err.OperationalError(
-                CR.CR_COMMANDS_OUT_OF_SYNC, "the server asked for something else than the rows that it was offered"
-            )
+            raise _out_of_step()
 
     def abort(self) -> None:
         """Break the connection off at once, from any thread; whoever waits for the server learns that it is gone."""
         sock = self.sock
         if sock is not None:
             with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                # Not that of ssl.SSLSocket: it takes the cipher away from whoever reads, who would read on without.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     # -- what PyMySQL calls -------------------------------------------------------------------------------------------
 
     def connect(self, sock: socket.socket | None = None) -> None:
         """Connect, and set what only an open socket can be set to."""
-        super().connect(sock)
-        # Agreed on with the server; from here on PyMySQL itself refuses.
+        # The server learns of it from the flags already. PyMySQL refuses from the first statement on.
         self._local_infile = False
+        super().connect(sock)
         if self.sock is not None and self.sock.family in (socket.AF_INET, socket.AF_INET6):
             for option, value in _KEEPALIVE.items():
                 if hasattr(socket, option):  # not on every system
@@ -140,8 +189,23 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMyS
             self._handshaking = len(payload) == protocol.HANDSHAKE_HEAD
         super().write_packet(payload)
 
+    def _read_query_result(self, unbuffered: bool = False) -> Any:
+        try:
+            return super()._read_query_result(unbuffered)
+        except RuntimeError as error:  # of a server that asks for a file
+            self._force_close()
+            raise _out_of_step() from error
+
     def _read_packet(self, packet_type: type[Any] = MysqlPacket) -> Any:
         return super()._read_packet(protocol.packet_type(packet_type, extended=self._extended))
+
+
+def _lost() -> err.OperationalError:
+    return err.OperationalError(CR.CR_SERVER_LOST, "the server ended the connection")
+
+
+def _out_of_step() -> err.OperationalError:
+    return err.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server sent something else than was asked for")
 
 
 def connect(
@@ -160,11 +224,14 @@ def connect(
     """
     parsed = make_url(url)
     _, options = parsed.get_dialect()().create_connect_args(parsed)
-    options["client_flag"] = options.get("client_flag", 0) | CLIENT.FOUND_ROWS
-    return Connection(
+    flags = options.get("client_flag", 0) | CLIENT.FOUND_ROWS
+    connection = Connection(
         **{
-            "read_timeout": read_timeout,
             **options,
+            # A statement is one statement, whatever the URL says.
+            "client_flag": flags & ~CLIENT.MULTI_STATEMENTS,
+            # PyMySQL's own limit ends when the socket is open; a server that then says nothing is no server.
+            "read_timeout": connect_timeout,
             "charset": "utf8mb4",
             "use_unicode": True,
             "autocommit": True,
@@ -173,3 +240,5 @@ def connect(
             "program_name": "jobber",
         }
     )
+    connection.wait_at_most(options.get("read_timeout", read_timeout))
+    return connection

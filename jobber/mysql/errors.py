@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from pymysql import err
+
 
 class Meaning(Enum):
     """What to do about an error."""
@@ -22,17 +24,13 @@ class Meaning(Enum):
     FAILED = auto()  # it failed on the data, or in the engine
 
 
-#: Deadlock, lock wait timeout, NOWAIT, and a row that changed since it was read.
-_CONFLICT = frozenset({1213, 1205, 3572, 1020})
-#: 0 is PyMySQL's own, of a connection that is closed already; 2055 has the reason in its text; 1053 and 1927 say that
-#: the server stops, or that somebody killed the connection; 4031 that it was idle for too long.
-_LOST = frozenset({0, 1053, 1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2002, 2003, 2005, 2006, 2013, 2014, 2055})
-_LOST_TOO = frozenset({3169, 4031})
-#: Too many connections, logins, resource limits, disk, memory, table full, host blocked, read-only server, no such
-#: database, client too old for the server's authentication, TLS.
-_UNAVAILABLE = frozenset(
-    {1021, 1037, 1038, 1040, 1041, 1044, 1045, 1049, 1114, 1129, 1130, 1203, 1226, 1251, 1290, 1698, 1836, 2026, 2059}
-    | {2061, 3118, 3159, 3955, 4151}
+#: Deadlock, lock wait timeout, NOWAIT, a row or a table that changed since it was read, a transaction that a cluster
+#: rolled back.
+_CONFLICT = frozenset({1020, 1205, 1213, 1412, 1613, 1614, 3101, 3572})
+#: 1053 and 1927 say that the server stops, or that somebody killed the connection; 4031 that it was idle for too long.
+_LOST = frozenset(
+    {1053, 1077, 1078, 1079, 1080, 1152, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927}
+    | {2006, 2013, 2014, 2027, 2045, 2055, 3169, 4031}
 )
 _TIMED_OUT = frozenset({1969, 3024})
 _INTERRUPTED = frozenset({1317})
@@ -43,6 +41,36 @@ _REFUSED_CLASSES = ("42", "0A", "25", "44")
 #: variable, no such storage engine, unknown system variable, --secure-file-priv, view's definer, unsupported feature.
 _REFUSED = frozenset({1115, 1193, 1235, 1238, 1267, 1270, 1271, 1273, 1286, 1356, 1449})
 
+_CANNOT_CONNECT = 2003
+#: The server cannot, or does not want to, serve now; in words that name no host, account or database, as its own do.
+_UNAVAILABLE = {
+    **dict.fromkeys((1040, 1203, 1637), "too many connections"),
+    1226: "the account has used up its share",
+    1044: "the account has no right to this database",
+    **dict.fromkeys((1045, 1251, 1698, 1820, 1862, 2059, 2061, 3118, 3159, 3955, 4151), "access denied"),
+    **dict.fromkeys((1129, 1130), "the server does not let this machine in"),
+    1046: "no database is named",
+    1047: "the cluster is not ready",
+    1049: "there is no such database",
+    **dict.fromkeys((1290, 1836, 3100), "the server is read-only"),
+    **dict.fromkeys((1021, 1114), "the disk or a table is full"),
+    **dict.fromkeys((3, 1023, 1026, 1030, 1180), "the server cannot use its disk"),
+    **dict.fromkeys((1037, 1038, 1041, 1135, 1206), "the server has too little memory"),
+    **dict.fromkeys((2002, _CANNOT_CONNECT, 2005), "it cannot be connected to"),
+    2026: "TLS failed",
+}
+#: Of connections that are gone.
+_GONE = {
+    1053: "the server is stopping",
+    1927: "the connection was killed",
+    4031: "the connection was idle for too long",
+}
+
+
+def number(error: BaseException) -> int:
+    """Return the error's number; 0 for what PyMySQL itself finds wrong."""
+    return error.args[0] if error.args and isinstance(error.args[0], int) else 0
+
 
 def meaning(error: BaseException) -> Meaning:
     """Classify an error of PyMySQL's.
@@ -50,10 +78,11 @@ def meaning(error: BaseException) -> Meaning:
     Parameters:
         error: ``error.args[0]`` is the number; ``error.sqlstate``, where a ``Connection`` read it, the SQLSTATE.
     """
-    code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    code = number(error)
     if code in _CONFLICT:
         return Meaning.CONFLICT
-    if code in _LOST or code in _LOST_TOO:
+    # Without a number PyMySQL found the connection closed or out of step, or its own arguments wrong.
+    if code in _LOST or (not code and isinstance(error, err.InternalError | err.InterfaceError)):
         return Meaning.LOST
     if code in _UNAVAILABLE:
         return Meaning.UNAVAILABLE
@@ -61,14 +90,25 @@ def meaning(error: BaseException) -> Meaning:
         return Meaning.TIMED_OUT
     if code in _INTERRUPTED:
         return Meaning.INTERRUPTED
-    state: str = getattr(error, "sqlstate", "")
+    state: str = getattr(error, "sqlstate", None) or ""
     return Meaning.REFUSED if code in _REFUSED or state.startswith(_REFUSED_CLASSES) else Meaning.FAILED
 
 
 def words(error: BaseException) -> str:
-    """Return the server's own words with its error number; none for errors that may name hosts and accounts."""
-    code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
-    text = str(error.args[1]).strip() if len(error.args) > 1 else ""
-    if not code or not text or meaning(error) in (Meaning.LOST, Meaning.UNAVAILABLE):
-        return f"error {code}" if code else "the connection is gone"
-    return f"{text} (error {code})"
+    """Return the server's own words with its error number; jobber's own for errors that name hosts and accounts."""
+    code = number(error)
+    return " ".join(part for part in (plain(error), f"(error {code})" if code else "") if part)
+
+
+def plain(error: BaseException) -> str:
+    """Return the words alone."""
+    code = number(error)
+    if code == _CANNOT_CONNECT:
+        # PyMySQL keeps what the operating system said; its own text has the address.
+        cause = getattr(error, "original_exception", None)
+        return getattr(cause, "strerror", None) or "no answer"
+    if meaning(error) is Meaning.LOST:
+        return _GONE.get(code, "the connection broke")
+    if meaning(error) is Meaning.UNAVAILABLE:
+        return _UNAVAILABLE[code]
+    return str(error.args[1]).strip() if len(error.args) > 1 else ""

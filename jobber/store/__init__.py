@@ -13,7 +13,7 @@ from jobber.columns import Column
 from jobber.jobs import Job, Micros, NewJob
 from jobber.store import migrations
 from jobber.store.claim import Claim, Claimer
-from jobber.store.engine import Database
+from jobber.store.database import Database
 from jobber.store.gates import Gate, GateBook, GateKind, Hold
 from jobber.store.lanes import LaneBook, open_queues
 from jobber.store.reading import Reader
@@ -27,10 +27,11 @@ __all__ = ["Claim", "Gate", "GateKind", "Hold", "Progress", "Pulse", "Store"]
 
 
 class Store:
-    """The state of all jobs, in SQLite or PostgreSQL. Safe to use from several threads; make a new one after a fork.
+    """The state of all jobs, in SQLite, PostgreSQL, MySQL or MariaDB.
 
-    Every method raises ``StateUnavailable`` where the database cannot be reached; transactions that lose a race are
-    run again inside. Methods that return queues return those whose workers should be woken.
+    Safe to use from several threads; make a new one after a fork. Every method raises ``StateUnavailable`` where the
+    database cannot be reached, and ``ConfigError`` where its server is too old; transactions that lose a race are run
+    again inside. Methods that return queues return those whose workers should be woken.
 
     Parameters:
         url: SQLAlchemy URL.

@@ -11,35 +11,16 @@ import heapq
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    RowMapping,
-    Text,
-    and_,
-    bindparam,
-    cast,
-    func,
-    insert,
-    literal,
-    select,
-    update,
-)
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Connection
 
-from jobber.errors import Fenced
-from jobber.jobs import Job, JobState
-from jobber.store.engine import Database, TryAgain, among, clock
+from jobber.jobs import Job
+from jobber.store.database import Database
 from jobber.store.gates import GateBook, Usage
 from jobber.store.lanes import Lane, Ready, read, survey, usage_of
 from jobber.store.records import job_of
-from jobber.store.schema import EMPTY, RUN_COLUMNS, dispatch, jobs, lanes, running, workers
-
-#: Lanes that one statement reads on PostgreSQL: a lane costs some 10 µs, a round trip 200 µs and more.
-BATCH = 16
+from jobber.store.schema import EMPTY
+from jobber.store.starting import Starter
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +44,7 @@ class Claimer:
         self._gates = gates
         self._lock = threading.Lock()
         self._last_queue: dict[int, str] = {}
-        self._start_some = _start(among(database.engine_name, jobs.c.run, "runs"), database.now)
+        self._starter = Starter(database)
 
     def claim(
         self, worker: int, *, queues: Sequence[str], tasks: Collection[str], databases: Collection[str], limit: int
@@ -77,7 +58,7 @@ class Claimer:
         in_turn = self._in_turn(worker, queues)
 
         def work(connection: Connection) -> Claim:
-            version, name = self._enter(connection, worker)
+            version, name = self._starter.enter(connection, worker)
             gates = self._gates.at(connection, version)
             found = survey(
                 self._database,
@@ -91,10 +72,7 @@ class Claimer:
             choice = _Choice(self._database, connection, found, usage_of(gates, found), limit)
             chosen = choice.choose(in_turn)
             more = frozenset(queue for queue in in_turn if choice.next_in(queue) is not None)
-            started = self._start(connection, worker, name, chosen, choice.raised_heads())
-            if len(started) != len(chosen):
-                # One of them was cancelled between the look and the start.
-                raise TryAgain
+            started = self._starter.start(connection, worker, name, chosen, choice.raised_heads())
             return Claim(tuple(job_of(started[run]) for _, run in chosen), more)
 
         claim = self._database.write(work)
@@ -115,119 +93,6 @@ class Claimer:
             last = self._last_queue.get(worker)
         at = names.index(last) + 1 if last in names else 0
         return names[at:] + names[:at]
-
-    def _enter(self, connection: Connection, worker: int) -> tuple[int, str]:
-        """Lock the dispatch row; return the version of the gates and the worker's name."""
-        version, name = connection.execute(_ENTER, {"worker": worker}).one()
-        if name is None:
-            raise Fenced("this worker was declared dead; it must register again")
-        return version, name
-
-    def _start(
-        self,
-        connection: Connection,
-        worker: int,
-        name: str,
-        chosen: Sequence[tuple[Lane, int]],
-        heads: Sequence[tuple[Lane, int]],
-    ) -> dict[int, RowMapping]:
-        """Start the chosen runs, note them as running, raise the heads; return the rows of those that were there."""
-        if self._database.engine_name == "postgresql":
-            if not chosen and not heads:
-                return {}
-            parameters = {
-                "runs": [run for _, run in chosen],
-                "by": name,
-                "holder": worker,
-                "lanes": [lane.id for lane, _ in heads],
-                "versions": [lane.version for lane, _ in heads],
-                "heads": [head for _, head in heads],
-            }
-            rows = connection.execute(_START_AT_ONCE, parameters).mappings().all()
-            return {row["run"]: row for row in rows}
-        started = {}
-        if chosen:
-            runs = self._database.many([run for _, run in chosen])
-            rows = connection.execute(self._start_some, {"runs": runs, "by": name}).mappings().all()
-            started = {row["run"]: row for row in rows}
-            connection.execute(
-                _NOTE,
-                [
-                    {**_IDLE, "run": row["run"], "attempt": row["attempt"], "worker": worker, "lane": row["lane"]}
-                    for row in started.values()
-                ],
-            )
-        for lane, head in heads:
-            connection.execute(_RAISE, {"lane": lane.id, "seen": lane.version, "to": head})
-        return started
-
-
-_ENTER = (
-    select(dispatch.c.gates_version, workers.c.name)
-    .select_from(dispatch.outerjoin(workers, and_(workers.c.id == bindparam("worker"), ~workers.c.dead)))
-    .with_for_update(of=dispatch)
-)
-_NOTE = insert(running)
-_IDLE = {"phase": "", "rows": 0, "bytes": 0}
-_RAISE = (
-    update(lanes)
-    .where(lanes.c.id == bindparam("lane"), lanes.c.version == bindparam("seen"))
-    .values(head=bindparam("to"))
-)
-
-
-def _start(which: ColumnElement[bool], now: ColumnElement[int]) -> Any:
-    """Return the statement that starts jobs, as long as they are ready, in the name of the worker ``:by``."""
-    return (
-        update(jobs)
-        .where(which, jobs.c.ord.is_not(None))
-        .values(
-            state=JobState.STARTED.value,
-            attempt=jobs.c.attempt + 1,
-            ord=None,
-            worker=bindparam("by"),
-            started_at=now,
-            rows_so_far=0,
-            bytes_so_far=0,
-        )
-        .returning(*(jobs.c[column] for column in RUN_COLUMNS), jobs.c.lane)
-    )
-
-
-def _start_at_once() -> Any:
-    """Return the statement that does all that a claim writes: one round trip while the dispatch lock is held."""
-    numbers = ARRAY(BigInteger)
-    started = _start(jobs.c.run == func.any(bindparam("runs", type_=numbers)), clock("postgresql")).cte("started")
-    noted = insert(running).from_select(
-        ["run", "attempt", "worker", "lane", "phase", "rows", "bytes"],
-        select(
-            started.c.run,
-            started.c.attempt,
-            cast(bindparam("holder"), BigInteger),
-            started.c.lane,
-            cast(literal(""), Text),
-            literal(0),
-            literal(0),
-        ),
-    )
-    ids = bindparam("lanes", type_=numbers)
-    raised = (
-        func.unnest(ids, bindparam("versions", type_=numbers), bindparam("heads", type_=numbers))
-        .table_valued("id", "version", "head", name="raised")
-        .render_derived()
-    )
-    # A head that is too low is never wrong, so a claim, which holds everybody up, waits for no lane: one that a
-    # submission holds right now is about to change its version anyway.
-    free = select(lanes.c.id).where(lanes.c.id == func.any(ids)).with_for_update(skip_locked=True).cte("free")
-    raising = (
-        update(lanes)
-        .where(lanes.c.id == raised.c.id, lanes.c.version == raised.c.version, lanes.c.id.in_(select(free.c.id)))
-        .values(head=raised.c.head)
-    )
-    return select(started).add_cte(noted.cte("noted"), raising.cte("raising"))
-
-
-_START_AT_ONCE = _start_at_once()
 
 
 @dataclass(slots=True)
@@ -321,8 +186,8 @@ class _Choice:
         return run
 
     def _read(self, heap: list[tuple[int, int, _Front]]) -> None:
-        """Read the first unread lane of ``heap``, and on PostgreSQL the ones after it in the same round trip."""
-        size = BATCH if self.database.engine_name == "postgresql" else 1
+        """Read the first unread lane of ``heap``, and the ones after it that fit into the same round trip."""
+        size = self.database.engine.lanes_at_once(self.limit)
         nearest = heapq.nsmallest(size, heap) if size > 1 else heap[:1]
         fronts = [front for _, _, front in nearest if not front.known and self._open(front.lane)]
         # One more than can be taken says whether there is more.

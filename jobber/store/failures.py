@@ -8,10 +8,12 @@ from __future__ import annotations
 import sqlite3
 from enum import Enum, auto
 
+import pymysql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from jobber.errors import JobberError, StateUnavailable
+from jobber import mysql
+from jobber.errors import InvalidRequest, JobberError, StateUnavailable
 
 #: PostgreSQL: serialization failure, deadlock, lock_timeout, and a transaction that idled so long that the server ended
 #: it. Nothing was written: doing it all again is right.
@@ -23,7 +25,18 @@ _UNDEFINED_TABLE = "42P01"
 #: statement against a server that became read-only.
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "58")
 _UNAVAILABLE = frozenset({"25006", "28000", "28P01", "3D000"})
+
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+#: MySQL and MariaDB: missing rights, a transaction that may only read, and a binary log of the wrong format. Time may
+#: cure them here, where every statement is jobber's own.
+_MYSQL_UNAVAILABLE = {
+    **dict.fromkeys((1142, 1143, 1227), "access denied"),
+    1792: "the server is read-only",
+    1665: "its binary log must have the format ROW or MIXED",
+}
+_MYSQL_NO_TABLE = 1146
+_MYSQL_TOO_LONG = 1153
 
 
 class Cause(Enum):
@@ -35,14 +48,22 @@ class Cause(Enum):
     MISTAKE = auto()  # the statement itself is wrong
 
 
+class Contended(SQLAlchemyError):
+    """Stands for work that lost every race."""
+
+
 def cause(error: SQLAlchemyError) -> Cause:
     """Classify an error of SQLAlchemy or of the driver below it."""
+    if isinstance(error, Contended):
+        return Cause.CONFLICT
     if isinstance(error, PoolTimeout):
         return Cause.UNAVAILABLE
     if not isinstance(error, DBAPIError):
         return Cause.MISTAKE
     if isinstance(error.orig, sqlite3.Error):
         return _of_sqlite(error.orig)
+    if isinstance(error.orig, pymysql.Error):
+        return _of_mysql(error.orig)
     return _of_postgresql(getattr(error.orig, "sqlstate", None), lost=error.connection_invalidated)
 
 
@@ -64,20 +85,50 @@ def _of_postgresql(state: str | None, *, lost: bool) -> Cause:
     return Cause.MISTAKE
 
 
+def _of_mysql(error: pymysql.Error) -> Cause:
+    code = mysql.number(error)
+    if code in _MYSQL_UNAVAILABLE or code == _MYSQL_NO_TABLE:
+        return Cause.UNAVAILABLE
+    return _CAUSES.get(mysql.meaning(error), Cause.MISTAKE)
+
+
+_CAUSES = {
+    mysql.Meaning.CONFLICT: Cause.CONFLICT,
+    mysql.Meaning.LOST: Cause.CONNECTION,
+    mysql.Meaning.UNAVAILABLE: Cause.UNAVAILABLE,
+    mysql.Meaning.TIMED_OUT: Cause.UNAVAILABLE,
+    mysql.Meaning.INTERRUPTED: Cause.UNAVAILABLE,
+}
+
+
+def lost_by_mysql(error: BaseException) -> bool:
+    """Whether an error of PyMySQL means that its connection is of no more use."""
+    return isinstance(error, pymysql.Error) and _of_mysql(error) is Cause.CONNECTION
+
+
 def translated(error: SQLAlchemyError) -> JobberError:
     """Return the error of jobber to raise for ``error`` once trying again is over."""
     kind = cause(error)
     driver = getattr(error, "orig", None)
+    code = mysql.number(driver) if isinstance(driver, pymysql.Error) else None
     if kind is Cause.CONFLICT:
         return StateUnavailable("the state database is too busy: a lock was not to be had in time", retry_after=2)
+    if code == _MYSQL_TOO_LONG:
+        return InvalidRequest(
+            "this is larger than the state database takes in one statement; send less at a time, or raise "
+            "max_allowed_packet there"
+        )
     if kind is Cause.MISTAKE:
         return JobberError(f"the state database refused a statement ({type(driver or error).__name__})")
-    if getattr(driver, "sqlstate", None) == _UNDEFINED_TABLE or "no such table" in str(driver):
+    missing = code == _MYSQL_NO_TABLE or getattr(driver, "sqlstate", None) == _UNDEFINED_TABLE
+    if missing or "no such table" in str(driver):
         return StateUnavailable("the state database has no tables of jobber yet")
     return StateUnavailable(f"the state database cannot be reached or does not answer{_reason(driver)}")
 
 
 def _reason(driver: object) -> str:
     """Return the driver's words without the address that libpq puts before them."""
+    if isinstance(driver, pymysql.Error):
+        return f": {_MYSQL_UNAVAILABLE.get(mysql.number(driver)) or mysql.plain(driver)}"
     words = str(driver or "").partition("\n")[0].rpartition("failed: ")[2].strip()
     return f": {words}" if words else ""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection, delete, select, update
 
-from jobber.store.engine import Database
+from jobber.store.database import Database
 from jobber.store.schema import dispatch
 from jobber.store.schema import gates as table
 
@@ -207,8 +207,7 @@ class GateBook:
             if state == GateState():
                 connection.execute(delete(table).filter_by(**key))
             else:
-                upsert = self._database.insert(table).values(**key, **values)
-                connection.execute(upsert.on_conflict_do_update(index_elements=["kind", "name"], set_=values))
+                connection.execute(self._database.engine.upsert(table, key, values))
         connection.execute(update(dispatch).values(gates_version=dispatch.c.gates_version + 1))
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    CompoundSelect,
     Connection,
     Select,
     and_,
@@ -22,16 +23,22 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    literal_column,
     or_,
     select,
     true,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from jobber.store.engine import Database, TryAgain, among
+from jobber.store.database import Database, TryAgain
+from jobber.store.engines import Engine
 from jobber.store.gates import Gate, GateKind, Gates, Passing, Usage, touching
 from jobber.store.schema import EMPTY, jobs, lanes, running
+
+#: Lanes that one statement reads where each is a SELECT of its own.
+CHUNK = 16
 
 
 class LaneKey(NamedTuple):
@@ -106,7 +113,7 @@ class LaneBook:
             found.update(committed)
         if missing := [key for key in missing if key not in found]:
             rows = [{**key._asdict(), "tenant": "", "job_group": "", "head": EMPTY, "version": 0} for key in missing]
-            connection.execute(self._database.insert(lanes).on_conflict_do_nothing(), rows)
+            connection.execute(self._database.engine.insert_missing(lanes), rows)
             # Not remembered yet: a rollback would take them back, and SQLite then gives their IDs to others.
             found.update(self._find(connection, missing))
         return found
@@ -128,7 +135,7 @@ class LaneBook:
         return found
 
     def wake(self, connection: Connection, heads: Mapping[int, int]) -> None:
-        """Lower each lane's head to the ``ord`` of a job that became ready, and bump its version.
+        """Lower each lane's head to the ``ord`` of a job that became ready (EMPTY for a delayed one); bump its version.
 
         Always in the order of their IDs, so that no two transactions wait for each other, and last of all in a
         transaction, so that the lock is short.
@@ -145,14 +152,23 @@ class LaneBook:
 
     def drop_idle(self, connection: Connection) -> int:
         """Delete the lanes that no live job belongs to; return how many."""
-        # A submission that is under way has bumped the version (then the re-check finds it changed), or will find no
-        # row to bump and start over.
+        engine = self._database.engine
         unused = ~exists().where(jobs.c.lane == lanes.c.id)
-        seen = connection.execute(select(lanes.c.id, lanes.c.version).where(unused).order_by(lanes.c.id)).all()
-        return sum(
-            connection.execute(delete(lanes).where(lanes.c.id == lane, lanes.c.version == version, unused)).rowcount
-            for lane, version in seen
-        )
+        seen = {row.id: row.version for row in connection.execute(select(lanes.c.id, lanes.c.version).where(unused))}
+        if not seen:
+            return 0
+        # A submission that is under way has bumped the version, or will find no row to bump and start over. One that
+        # has committed meanwhile is seen by the second look.
+        some = {"ids": engine.many(seen)}
+        among = engine.among(lanes.c.id, "ids")
+        lock = select(lanes.c.id, lanes.c.version).where(among).order_by(lanes.c.id).with_for_update()
+        same = {id_ for id_, version in connection.execute(lock, some) if seen[id_] == version}
+        used = connection.execute(
+            select(jobs.c.lane).where(engine.among(jobs.c.lane, "ids")).distinct(), some
+        ).scalars()
+        idle = same.difference(used)
+        connection.execute(delete(lanes).where(among), {"ids": engine.many(idle)})
+        return len(idle)
 
 
 def survey(
@@ -168,31 +184,32 @@ def survey(
     """Return in one statement the lanes that are not empty, paused or unserved, and all in which something runs."""
     served = {"queue": queues, "task": tasks, "db": databases}
     shut = {kind: names for kind in GateKind if (names := gates.paused(kind))}
-    statement = _survey(database.engine_name, tuple(name for name in served if served[name] is not None), tuple(shut))
+    engine = database.engine
+    statement = _survey(engine, tuple(name for name in served if served[name] is not None), tuple(shut))
     parameters = {
         "worker": worker,
-        **{name: database.many(names) for name, names in served.items() if names is not None},
-        **{f"shut_{kind.value}": database.many(names) for kind, names in shut.items()},
+        **{name: engine.many(names) for name, names in served.items() if names is not None},
+        **{f"shut_{kind.value}": engine.many(names) for kind, names in shut.items()},
     }
     return [Lane(*row) for row in connection.execute(statement, parameters).all()]
 
 
 @lru_cache(maxsize=64)
-def _survey(engine_name: str, served: tuple[str, ...], shut: tuple[GateKind, ...]) -> Select[Any]:
+def _survey(engine: Engine, served: tuple[str, ...], shut: tuple[GateKind, ...]) -> Select[Any]:
     """Return the statement of ``survey``; building it costs more than running it."""
     counts = (
         select(
             running.c.lane,
             func.count().label("running"),
-            func.sum(case((running.c.worker == bindparam("worker"), 1), else_=0)).label("mine"),
+            func.count(case((running.c.worker == bindparam("worker"), 1))).label("mine"),
         )
         .group_by(running.c.lane)
         .subquery()
     )
     is_open = and_(
         lanes.c.head < EMPTY,
-        *(among(engine_name, lanes.c[name], name) for name in served),
-        *(~among(engine_name, lanes.c[_COLUMNS[kind]], f"shut_{kind.value}") for kind in shut),
+        *(engine.among(lanes.c[name], name) for name in served),
+        *(~engine.among(lanes.c[_COLUMNS[kind]], f"shut_{kind.value}") for kind in shut),
     )
     return (
         select(
@@ -254,17 +271,39 @@ _READ_ONE = (
 )
 
 
+@lru_cache(maxsize=64)
+def _read_some(count: int) -> CompoundSelect[Any]:
+    """Return ``_READ_ONE`` for ``count`` lanes in one statement, for engines without LATERAL."""
+    each = (
+        select(literal_column(str(n), BigInteger), jobs.c.ord, jobs.c.run)
+        .where(jobs.c.lane == bindparam(f"lane{n}"), jobs.c.ord >= bindparam(f"head{n}"))
+        .order_by(jobs.c.ord)
+        .limit(bindparam("count", type_=BigInteger))
+        for n in range(count)
+    )
+    return union_all(*each)
+
+
 def read(database: Database, connection: Connection, wanted: Sequence[Lane], count: int) -> dict[int, list[Ready]]:
     """Return the first ``count`` ready jobs of each lane, in order."""
     found: dict[int, list[Ready]] = {lane.id: [] for lane in wanted}
-    if database.engine_name == "postgresql":
+    if database.engine.arrays:
         parameters = {"lanes": [lane.id for lane in wanted], "heads": [lane.head for lane in wanted], "count": count}
         for lane_id, ord_, run in connection.execute(_READ_MANY, parameters):
             found[lane_id].append(Ready(ord_, run))
-        for ready in found.values():
-            ready.sort()
+    elif database.engine.row_locks and len(wanted) > 1:  # on a server: round trips cost
+        for start in range(0, len(wanted), CHUNK):
+            some = wanted[start : start + CHUNK]
+            values: dict[str, int] = {"count": count}
+            for n, lane in enumerate(some):
+                values |= {f"lane{n}": lane.id, f"head{n}": lane.head}
+            for n, ord_, run in connection.execute(_read_some(len(some)), values):
+                found[some[n].id].append(Ready(ord_, run))
     else:
         for lane in wanted:
             rows = connection.execute(_READ_ONE, {"lane": lane.id, "head": lane.head, "count": count}).all()
             found[lane.id] = [Ready(*row) for row in rows]
+    # The rows of several lanes come in any order.
+    for ready in found.values():
+        ready.sort()
     return found

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from jobber.errors import JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState, Micros
-from jobber.store.engine import Database, among
+from jobber.store.database import Database
 from jobber.store.gates import GateBook, Hold
 from jobber.store.lanes import open_queues, survey, usage_of
 from jobber.store.records import job_of
@@ -49,7 +49,9 @@ class Reader:
 
     def now(self) -> Micros:
         """Return the state database's clock."""
-        return self._database.read(lambda connection: connection.execute(select(self._database.now)).scalar_one())
+        return self._database.read(
+            lambda connection: connection.execute(select(self._database.engine.now)).scalar_one()
+        )
 
     def get(self, job_id: str) -> Job:
         """Return the job of an ID. Raises UnknownJob."""
@@ -98,16 +100,16 @@ class Reader:
         """Return which of these IDs have a live job; one query for all."""
         if not job_ids:
             return set()
-        statement = select(jobs.c.job_id).where(among(self._database.engine_name, jobs.c.job_id, "ids"))
-        wanted = {"ids": self._database.many(job_ids)}
+        statement = select(jobs.c.job_id).where(self._database.engine.among(jobs.c.job_id, "ids"))
+        wanted = {"ids": self._database.engine.many(job_ids)}
         return self._database.read(lambda connection: set(connection.execute(statement, wanted).scalars()))
 
     def running(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
         """Return which of these (run, attempt) a worker holds, alive or not; one query for all."""
         if not attempts:
             return set()
-        held = select(running.c.run, running.c.attempt).where(among(self._database.engine_name, running.c.run, "runs"))
-        wanted = {"runs": self._database.many({run for run, _ in attempts})}
+        held = select(running.c.run, running.c.attempt).where(self._database.engine.among(running.c.run, "runs"))
+        wanted = {"runs": self._database.engine.many({run for run, _ in attempts})}
         found = self._database.read(lambda connection: connection.execute(held, wanted).all())
         return {(run, attempt) for run, attempt in found}.intersection(attempts)
 
@@ -149,7 +151,7 @@ class Reader:
 
     def _unserved_hold(self, connection: Connection, job: Job) -> list[Hold]:
         """Say so if no live worker serves the job's queue: nothing else will ever make it run."""
-        alive = select(workers.c.queues).where(~workers.c.dead, workers.c.lease_until > self._database.now)
+        alive = select(workers.c.queues).where(~workers.c.dead, workers.c.lease_until > self._database.engine.now)
         if any(job.queue in json.loads(queues) for queues in connection.execute(alive).scalars()):
             return []
         return [Hold("queue", job.queue, f"no worker serves the queue {job.queue}")]
@@ -164,14 +166,14 @@ class Reader:
 
     def next_due(self) -> float | None:
         """Return the seconds until the next delayed job is due (0 if one is), None if none is delayed."""
-        statement = select(func.min(jobs.c.due), self._database.now)
+        statement = select(func.min(jobs.c.due), self._database.engine.now)
         due, now = self._database.read(lambda connection: connection.execute(statement).one())
         return None if due is None else max(0.0, (due - now) / 1_000_000)
 
     def lost(self) -> list[Job]:
         """Return the STARTED jobs whose worker's lease ran out, oldest first."""
         holder = running.outerjoin(workers, workers.c.id == running.c.worker)
-        out = or_(workers.c.id.is_(None), workers.c.dead, workers.c.lease_until <= self._database.now)
+        out = or_(workers.c.id.is_(None), workers.c.dead, workers.c.lease_until <= self._database.engine.now)
         runs = select(running.c.run).select_from(holder).where(out)
         statement = select_live().where(jobs.c.run.in_(runs)).order_by(jobs.c.run)
         return self._database.read(lambda connection: live_jobs(connection, statement))

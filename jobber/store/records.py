@@ -11,7 +11,14 @@ from sqlalchemy import RowMapping
 from jobber.columns import Column, Kind
 from jobber.errors import InvalidRequest
 from jobber.jobs import Job, JobState, Micros, NewJob, decode_args, encode_args
-from jobber.store.schema import RUN_COLUMNS
+from jobber.store.schema import NAME_MAX, RUN_COLUMNS
+
+
+def check_names(new: NewJob) -> None:
+    """Raise InvalidRequest if a name is longer than every engine takes."""
+    for field in ("job_id", "task", "queue", "db", "table"):
+        if len(getattr(new, field)) > NAME_MAX:
+            raise InvalidRequest(f"job {new.job_id}: {field} is longer than {NAME_MAX} characters", field=field)
 
 
 def values_of(new: NewJob, run: int, now: Micros) -> dict[str, Any]:

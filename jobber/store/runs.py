@@ -7,28 +7,37 @@ than the lost one did, as long as fewer than 1,000 jobs a second were submitted 
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, column, func, literal, select, table, text, update
+from sqlalchemy import BigInteger, Connection, bindparam, column, func, literal, select, table, text, update
 
-from jobber.store.engine import Database
+from jobber.store.database import Database
 from jobber.store.schema import counters, run_sequence
 
 _SEQUENCE = table(run_sequence.name, column("last_value"))
 _KEEP_OUT = text(f"ALTER SEQUENCE {run_sequence.name} NO CYCLE")
+_COUNTER = counters.c.name == "run"
+_BUMP = update(counters).where(_COUNTER).values(value=counters.c.value + bindparam("count", type_=BigInteger))
+_BUMP_AND_TELL = (
+    update(counters)
+    .where(_COUNTER)
+    .values(value=func.last_insert_id(counters.c.value + bindparam("count", type_=BigInteger)))
+)
 
 
 def next_runs(database: Database, connection: Connection, count: int) -> tuple[list[int], int]:
-    """Return ``count`` new run numbers, growing, and the time."""
-    if database.engine_name == "postgresql":
+    """Return ``count`` new run numbers, growing, and the time. The first thing that a transaction does."""
+    engine = database.engine
+    if engine.sequences:
         series = func.generate_series(1, count).table_valued("n")
-        rows = connection.execute(select(run_sequence.next_value(), database.now).select_from(series)).all()
+        rows = connection.execute(select(run_sequence.next_value(), engine.now).select_from(series)).all()
         return sorted(row[0] for row in rows), rows[0][1]
-    bump = (
-        update(counters)
-        .where(counters.c.name == "run")
-        .values(value=counters.c.value + count)
-        .returning(counters.c.value, database.now)
-    )
-    last, now = connection.execute(bump).one()
+    if engine.returning:
+        bump = _BUMP.returning(counters.c.value, engine.now)
+        last, now = connection.execute(bump, {"count": count}).one()
+    else:
+        # Committed at once: nobody waits for the lock of this one row until a bulk is in.
+        connection.execute(_BUMP_AND_TELL, {"count": count})
+        connection.exec_driver_sql("COMMIT AND CHAIN")
+        last, now = connection.execute(select(func.last_insert_id(), engine.now)).one()
     return list(range(last - count + 1, last + 1)), now
 
 
@@ -37,9 +46,9 @@ def catch_up(database: Database) -> None:
 
     On PostgreSQL only the owner of the sequence may: the role that made the tables.
     """
-    clock = database.now // 1000
-    if database.engine_name != "postgresql":
-        raised = update(counters).where(counters.c.name == "run", counters.c.value < clock).values(value=clock)
+    clock = database.engine.now // 1000
+    if not database.engine.sequences:
+        raised = update(counters).where(_COUNTER, counters.c.value < clock).values(value=clock)
         database.write(lambda connection: connection.execute(raised))
         return
     behind = select(literal(1)).select_from(_SEQUENCE).where(_SEQUENCE.c.last_value < clock)

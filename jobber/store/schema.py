@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 #: Lower bound of an empty lane: greater than any ``ord``, and still a signed 64-bit integer.
 EMPTY = 2**62
@@ -40,8 +40,19 @@ metadata = MetaData(
 
 # SQLite makes a 64-bit rowid of INTEGER PRIMARY KEY only.
 _KEY = BigInteger().with_variant(sqlite.INTEGER(), "sqlite")
-# SQLite's default collation is BINARY; PostgreSQL's depends on the database.
-_NAME = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+#: Characters that a name may have: on MySQL a key has at most 3,072 bytes, and five names are a lane's
+#: (https://dev.mysql.com/doc/refman/8.4/en/innodb-limits.html).
+NAME_MAX = 150
+# Compared byte for byte: SQLite's default collation is BINARY, that of the others depends on the database. MySQL and
+# MariaDB have collations of different names for it, and the migration picks one.
+_NAME = (
+    Text()
+    .with_variant(postgresql.TEXT(collation="C"), "postgresql")
+    .with_variant(mysql.VARCHAR(NAME_MAX, charset="utf8mb4"), "mysql")
+)
+# Of any length, in no index. MySQL's TEXT ends at 64 KiB.
+_TEXT = Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql")
+_LABEL = _TEXT.with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 #: Storage of small tables whose rows change all the time: room in each page keeps updates HOT
 #: (https://www.postgresql.org/docs/current/storage-hot.html), and dead rows go before they are many.
@@ -68,26 +79,26 @@ def _run_columns() -> list[Column[Any]]:
         Column("task", _NAME, nullable=False),
         Column("queue", _NAME, nullable=False),
         Column("db", _NAME, nullable=False),
-        Column("results", _NAME, nullable=False),
+        Column("results", _LABEL, nullable=False),
         Column("result_table", _NAME, nullable=False),
-        Column("args", Text, nullable=False),
+        Column("args", _TEXT, nullable=False),
         Column("priority", SmallInteger, nullable=False),
         Column("retries", Integer, nullable=False),
         Column("ttl", BigInteger, nullable=False),
         Column("timeout", BigInteger, nullable=False),
         Column("eta", BigInteger),
-        Column("tags", Text, nullable=False),
+        Column("tags", _TEXT, nullable=False),
         Column("state", _NAME, nullable=False),
         Column("attempt", Integer, nullable=False),
         Column("failures", Integer, nullable=False),
         Column("rescues", Integer, nullable=False),
         Column("cancel_requested", Boolean, nullable=False),
-        Column("worker", _NAME, nullable=False),
+        Column("worker", _LABEL, nullable=False),
         Column("rows_so_far", BigInteger, nullable=False),
         Column("bytes_so_far", BigInteger, nullable=False),
         Column("rows", BigInteger),
-        Column("columns", Text, nullable=False),
-        Column("error", Text, nullable=False),
+        Column("columns", _TEXT, nullable=False),
+        Column("error", _TEXT, nullable=False),
         Column("error_code", _NAME, nullable=False),
         Column("created_at", BigInteger, nullable=False),
         Column("started_at", BigInteger),
@@ -166,8 +177,8 @@ workers = Table(
     "jobber_workers",
     metadata,
     Column("id", _KEY, autoincrement=True),
-    Column("name", _NAME, nullable=False),
-    Column("queues", Text, nullable=False),  # JSON list
+    Column("name", _LABEL, nullable=False),
+    Column("queues", _TEXT, nullable=False),  # JSON list
     Column("slots", Integer, nullable=False),
     Column("registered_at", BigInteger, nullable=False),
     Column("seen_at", BigInteger, nullable=False),
@@ -185,7 +196,7 @@ gates = Table(
     Column("name", _NAME, nullable=False),
     Column("running_limit", Integer, nullable=False),  # 0 is none
     Column("paused", Boolean, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", _TEXT, nullable=False),
     PrimaryKeyConstraint("kind", "name"),
 )
 
@@ -203,7 +214,7 @@ leaders = Table(
     "jobber_leaders",
     metadata,
     Column("role", _NAME, nullable=False),
-    Column("holder", _NAME, nullable=False),
+    Column("holder", _LABEL, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
     PrimaryKeyConstraint("role"),
     postgresql_with=HOT,

@@ -27,11 +27,13 @@ from sqlalchemy import (
 from jobber.columns import Column
 from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
-from jobber.store.engine import Database, clock
+from jobber.store.database import Database
+from jobber.store.engines import Engine
 from jobber.store.gates import GateBook
 from jobber.store.lanes import LaneBook, key_of, open_queues
 from jobber.store.reading import Reader, live_jobs, select_live
 from jobber.store.records import encode_columns, job_of, storable
+from jobber.store.returning import Change, Deletion
 from jobber.store.schema import RUN_COLUMNS, finished_jobs, jobs, order, running, workers
 
 #: What a finish sets on the run besides its state and time.
@@ -139,7 +141,7 @@ class Transitions:
         worker = connection.execute(holder).scalar_one_or_none()
         if worker is None:
             raise Fenced(f"attempt {job.attempt} of job {job.job_id} is over already")
-        out = or_(workers.c.dead, workers.c.lease_until <= self._database.now)
+        out = or_(workers.c.dead, workers.c.lease_until <= self._database.engine.now)
         declared = connection.execute(update(workers).where(workers.c.id == worker, out).values(dead=True)).rowcount
         if not declared and connection.execute(select(workers.c.id).where(workers.c.id == worker)).first():
             raise Fenced(f"worker {job.worker}, which runs job {job.job_id}, is alive")
@@ -172,7 +174,7 @@ class Transitions:
             if delay <= 0:
                 self._set_ready(connection, job, set_, held.lane)
                 return True
-            due = self._database.now + int(delay * 1_000_000)
+            due = self._database.engine.now + int(delay * 1_000_000)
             connection.execute(update(jobs).where(jobs.c.run == job.run).values({**set_, "due": due}))
             return False
 
@@ -182,11 +184,12 @@ class Transitions:
     def _release(self, connection: Connection, job: Job) -> Row[Any] | None:
         """Give up the slots of an attempt; None if it holds none any more. Returns lane and cancel_requested."""
         attempt = {"of_run": job.run, "of_attempt": job.attempt}
-        gone = connection.execute(_LEAVE, attempt).one_or_none()
-        if gone is None:
+        gone = _LEAVE(self._database.engine, connection, attempt)
+        if not gone:
             return None
         # Locks the job before it is looked at: a cancel that comes now waits, and finds what became of it.
-        return connection.execute(_NOTE, {"of_run": job.run, "moved": gone.rows, "size": gone.bytes}).one()
+        note = {"of_run": job.run, "moved": gone[0].rows, "size": gone[0].bytes}
+        return _NOTE(self._database.engine, connection, note)[0]
 
     def _finish(self, connection: Connection, job: Job, state: JobState, outcome: Outcome) -> None:
         """Move a run to the history."""
@@ -288,8 +291,8 @@ class Transitions:
         def work(connection: Connection) -> list[Job] | None:
             if connection.execute(select(jobs.c.run).where(jobs.c.job_id == job_id)).first():
                 return None
-            statement = delete(finished_jobs).where(finished_jobs.c.job_id == job_id).returning(*finished_jobs.c)
-            return sorted(map(job_of, connection.execute(statement).mappings()), key=lambda job: job.run)
+            rows = _PURGE(self._database.engine, connection, {"of_id": job_id})
+            return sorted((job_of(row._mapping) for row in rows), key=lambda job: job.run)
 
         purged = self._database.write(work)
         if purged is None:
@@ -313,14 +316,14 @@ def move(database: Database, connection: Connection, run: int, values: Mapping[s
         values: by column name; ``lifetime`` (microseconds) sets when the result expires.
     """
     parameters = {"of_run": run, **{f"new_{name}": value for name, value in values.items()}}
-    connection.execute(_copy(database.engine_name, frozenset(values)), parameters)
+    connection.execute(_copy(database.engine, frozenset(values)), parameters)
     connection.execute(_REMOVE, {"of_run": run})
 
 
 @lru_cache(maxsize=64)
-def _copy(engine_name: str, changed: frozenset[str]) -> Insert:
+def _copy(engine: Engine, changed: frozenset[str]) -> Insert:
     """Return the statement that copies a run to the history with the columns in ``changed`` set."""
-    now = clock(engine_name)
+    now = engine.now
     values: dict[str, ColumnElement[Any]] = {
         name: bindparam(f"new_{name}", type_=jobs.c[name].type) for name in changed if name != "lifetime"
     }
@@ -332,14 +335,15 @@ def _copy(engine_name: str, changed: frozenset[str]) -> Insert:
 
 
 _REMOVE = delete(jobs).where(jobs.c.run == bindparam("of_run"))
-_LEAVE = (
-    delete(running)
-    .where(running.c.run == bindparam("of_run"), running.c.attempt == bindparam("of_attempt"))
-    .returning(running.c.rows, running.c.bytes)
+_LEAVE = Deletion(
+    running,
+    [running.c.run == bindparam("of_run"), running.c.attempt == bindparam("of_attempt")],
+    [running.c.rows, running.c.bytes],
 )
-_NOTE = (
-    update(jobs)
-    .where(jobs.c.run == bindparam("of_run"))
-    .values(rows_so_far=bindparam("moved"), bytes_so_far=bindparam("size"))
-    .returning(jobs.c.lane, jobs.c.cancel_requested)
+_NOTE = Change(
+    jobs,
+    jobs.c.run == bindparam("of_run"),
+    {"rows_so_far": bindparam("moved"), "bytes_so_far": bindparam("size")},
+    [jobs.c.lane, jobs.c.cancel_requested],
 )
+_PURGE = Deletion(finished_jobs, [finished_jobs.c.job_id == bindparam("of_id")], [*finished_jobs.c])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Connection, bindparam, delete, exists, or_, select, update
 
-from jobber.store.engine import Database
+from jobber.store.database import Database
 from jobber.store.lanes import LaneBook
 from jobber.store.schema import ORD_STEP, finished_jobs, jobs, leaders, order, running, workers
 
@@ -21,33 +21,39 @@ class Upkeep:
 
         The database's clock decides. A holder that has not renewed in time must stop by itself.
         """
-        now = self._database.now
-        until = now + int(lease * 1_000_000)
-        mine = {"holder": holder, "lease_until": until}
+        now = self._database.engine.now
         take = (
-            self._database.insert(leaders)
-            .values(role=role, **mine)
-            .on_conflict_do_update(
-                index_elements=["role"],
-                set_=mine,
-                where=or_(leaders.c.holder == holder, leaders.c.lease_until <= now),
-            )
-            .returning(leaders.c.role)
+            update(leaders)
+            .where(leaders.c.role == role, or_(leaders.c.holder == holder, leaders.c.lease_until <= now))
+            .values(holder=holder, lease_until=now + int(lease * 1_000_000))
         )
-        return self._database.write(lambda connection: connection.execute(take).first()) is not None
+        vacant = self._database.engine.insert_missing(leaders).values(role=role, holder="", lease_until=0)
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(take).rowcount:
+                return True
+            if connection.execute(select(leaders.c.role).where(leaders.c.role == role)).first():
+                return False
+            connection.execute(vacant)
+            return connection.execute(take).rowcount == 1
+
+        return self._database.write(work)
 
     def release_due(self, limit: int) -> frozenset[str]:
         """Make delayed jobs and retries ready whose time has come, at most ``limit``; return their queues."""
+        engine = self._database.engine
         due = (
             select(jobs.c.run, jobs.c.priority, jobs.c.lane, jobs.c.queue)
-            .where(jobs.c.due <= self._database.now)
+            # By the index: to sort rows, InnoDB would lock them all, and others would skip those beyond the limit.
+            .with_hint(jobs, "FORCE INDEX (ix_jobber_jobs_due)", "mysql")
+            .where(jobs.c.due <= engine.now)
             .order_by(jobs.c.due)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         ready = (
             update(jobs)
-            .where(jobs.c.run == bindparam("due_run"))
+            .where(engine.among(jobs.c.run, "runs"))
             .values(ord=(10 - jobs.c.priority) * bindparam("step", ORD_STEP, BigInteger) + jobs.c.run, due=None)
         )
 
@@ -55,7 +61,7 @@ class Upkeep:
             found = connection.execute(due).all()
             if not found:
                 return frozenset()
-            connection.execute(ready, [{"due_run": row.run} for row in found])
+            connection.execute(ready, {"runs": engine.many([row.run for row in found])})
             heads: dict[int, int] = {}
             for row in found:
                 ord_ = order(row.priority, row.run)
@@ -70,19 +76,25 @@ class Upkeep:
 
         Also drops lanes without jobs and dead workers without attempts.
         """
+        engine = self._database.engine
         old = (
             select(finished_jobs.c.run)
-            .where(finished_jobs.c.finished_at <= self._database.now - older_than * 1_000_000)
+            .where(finished_jobs.c.finished_at <= engine.now - older_than * 1_000_000)
             .order_by(finished_jobs.c.finished_at)
             .limit(limit)
         )
-        gone = or_(workers.c.dead, workers.c.lease_until <= self._database.now - DAY)
+        forget = delete(finished_jobs).where(engine.among(finished_jobs.c.run, "runs"))
         holds = exists().where(running.c.worker == workers.c.id)
+        gone = select(workers.c.id).where(or_(workers.c.dead, workers.c.lease_until <= engine.now - DAY), ~holds)
+        dismiss = delete(workers).where(engine.among(workers.c.id, "ids"))
 
         def work(connection: Connection) -> int:
             self._lanes.drop_idle(connection)
-            connection.execute(delete(workers).where(gone, ~holds))
-            return connection.execute(delete(finished_jobs).where(finished_jobs.c.run.in_(old))).rowcount
+            # MySQL: a DELETE would lock the rows of other tables that its condition looks at.
+            if ids := connection.execute(gone).scalars().all():
+                connection.execute(dismiss, {"ids": engine.many(ids)})
+            runs = connection.execute(old).scalars().all()
+            return connection.execute(forget, {"runs": engine.many(runs)}).rowcount if runs else 0
 
         return self._database.write(work)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
 
 from jobber.errors import Fenced
-from jobber.store.engine import Database
+from jobber.store.database import Database
 from jobber.store.schema import jobs, running, workers
 
 
@@ -59,22 +59,22 @@ class Roster:
             slots: jobs that it runs at a time.
             lease: seconds that it counts as alive without a heartbeat.
         """
-        now = self._database.now
-        statement = (
-            insert(workers)
-            .values(
-                name=name,
-                queues=json.dumps(list(queues)),
-                slots=slots,
-                registered_at=now,
-                seen_at=now,
-                lease_until=now + lease * 1_000_000,
-                dead=False,
-            )
-            .returning(workers.c.id)
+        now = self._database.engine.now
+        statement = insert(workers).values(
+            name=name,
+            queues=json.dumps(list(queues)),
+            slots=slots,
+            registered_at=now,
+            seen_at=now,
+            lease_until=now + lease * 1_000_000,
+            dead=False,
         )
-        worker: int = self._database.write(lambda connection: connection.execute(statement).scalar_one())
-        return worker
+
+        def work(connection: Connection) -> int:
+            key = connection.execute(statement).inserted_primary_key
+            return int(key[0])  # type: ignore[index]  # None is for tables without one
+
+        return self._database.write(work)
 
     def serves(self, worker: int, queues: Sequence[str]) -> None:
         """Note which queues a worker serves from now on."""
@@ -87,7 +87,7 @@ class Roster:
         Raises:
             Fenced: the worker was declared dead; its attempts belong to others.
         """
-        now = self._database.now
+        now = self._database.engine.now
         renew = (
             update(workers)
             .where(workers.c.id == worker, ~workers.c.dead)

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobber.columns import Column, Kind
 from jobber.jobs import Job, JobState, NewJob
 from jobber.store import Claim, Store
-from tests.servers import Postgres
+from tests.servers import MariaDB, Postgres
 
 QUEUES = ("q", "p")
 TASKS = ("t", "u")
@@ -72,32 +71,60 @@ class Bench:
         return job
 
 
-@pytest.fixture(scope="session")
-def migrated_database(postgres: Postgres) -> str:
-    """URL of a PostgreSQL database with jobber's tables: making one takes longer than most tests here."""
-    url = postgres.url(postgres.new_database())
+#: What a test leaves behind.
+FILLED = ("jobs", "finished_jobs", "running", "lanes", "workers", "gates", "leaders")
+
+
+def _migrated(server: Postgres | MariaDB) -> str:
+    """Return the URL of a new database with jobber's tables: making one takes longer than most tests here."""
+    url = server.url(server.new_database())
     store = Store(url)
     store.migrate()
     store.close()
     return url
 
 
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Postgres) -> str:
+    return _migrated(postgres)
+
+
+@pytest.fixture(scope="session")
+def migrated_mariadb(mariadb: MariaDB) -> str:
+    return _migrated(mariadb)
+
+
 @pytest.fixture
-def postgres_url(migrated_database: str) -> Iterator[str]:
-    """URL of that database, emptied after each test. What needs one without tables takes ``bare_url``."""
-    yield migrated_database
-    with psycopg.connect(migrated_database.replace("+psycopg", ""), autocommit=True) as connection:
-        for name in ("jobs", "finished_jobs", "running", "lanes", "workers", "gates", "leaders"):
-            connection.execute(f"DELETE FROM jobber_{name}")
+def postgres_url(postgres: Postgres, migrated_postgres: str) -> Iterator[str]:
+    """URL of a database with empty tables. What needs one without tables takes ``bare_url``."""
+    yield migrated_postgres
+    database = migrated_postgres.rpartition("/")[2]
+    postgres.execute("; ".join(f"DELETE FROM jobber_{name}" for name in FILLED), database)
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDB, migrated_mariadb: str) -> Iterator[str]:
+    """URL of a database with empty tables. What needs one without tables takes ``bare_url``."""
+    yield migrated_mariadb
+    with mariadb.connect(migrated_mariadb.rpartition("/")[2]) as connection, connection.cursor() as cursor:
+        for name in FILLED:
+            cursor.execute(f"DELETE FROM jobber_{name}")
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server_url(request: pytest.FixtureRequest) -> str:
+    """URL of a database with empty tables, one per engine where several write at a time."""
+    url: str = request.getfixturevalue({"postgresql": "postgres_url", "mariadb": "mariadb_url"}[request.param])
+    return url
 
 
 @pytest.fixture
 def bare_url(request: pytest.FixtureRequest, state_url: str) -> Iterator[str]:
     """URL of a database without tables, on the engine of ``state_url``."""
-    if not state_url.startswith("postgresql"):
+    if state_url.startswith("sqlite"):
         yield state_url
         return
-    server: Postgres = request.getfixturevalue("postgres")
+    server: Postgres | MariaDB = request.getfixturevalue("mariadb" if state_url.startswith("mysql") else "postgres")
     name = server.new_database()
     yield server.url(name)
     server.drop_database(name)

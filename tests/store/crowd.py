@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -13,7 +14,8 @@ from typing import Any
 
 from sqlalchemy import event
 
-from jobber.jobs import Job
+from jobber.errors import JobIsFinished
+from jobber.jobs import Job, JobState
 from jobber.store import Gate, GateKind, Store
 from tests.store.conftest import new_job
 
@@ -33,12 +35,12 @@ def start(target: Callable[..., None], *args: Any) -> BaseProcess:
     return process
 
 
-def submit(url: str, name: str, count: int) -> None:
-    """Submit ``count`` jobs in batches of all sizes."""
+def submit(url: str, name: str, count: int, report: Any) -> None:
+    """Submit ``count`` jobs in batches of all sizes; cancel the first of some."""
     store, chance, n = Store(url), random.Random(name), 0
     while n < count:
         size = min(chance.randint(1, 8), count - n)
-        store.submit(
+        first, *_ = store.submit(
             [
                 new_job(
                     f"{name}-{n + i}",
@@ -52,6 +54,10 @@ def submit(url: str, name: str, count: int) -> None:
             ]
         )
         n += size
+        if chance.random() < 0.3:
+            with contextlib.suppress(JobIsFinished):
+                if store.cancel(first.job_id).state is JobState.CANCELLED:
+                    report.cancelled(first.run)
     store.close()
 
 
@@ -102,6 +108,9 @@ def _end(store: Store, job: Job, chance: random.Random, report: Any) -> None:
     else:
         store.succeed(job, rows=1, columns=[])
         report.finished(job.run)
+        return
+    if store.get(job.job_id).state is JobState.CANCELLED:
+        report.cancelled(job.run)
 
 
 class Report:
@@ -110,6 +119,7 @@ class Report:
     def __init__(self) -> None:
         self.claims: list[tuple[int, int]] = []
         self.ends: list[int] = []
+        self.cancels: set[int] = set()
 
     def claimed(self, run: int, attempt: int) -> None:
         self.claims.append((run, attempt))
@@ -117,11 +127,14 @@ class Report:
     def finished(self, run: int) -> None:
         self.ends.append(run)
 
-    def done(self, total: int) -> bool:
-        return len(self.ends) >= total
+    def cancelled(self, run: int) -> None:
+        self.cancels.add(run)
 
-    def all(self) -> tuple[list[tuple[int, int]], list[int]]:
-        return self.claims, self.ends
+    def done(self, total: int) -> bool:
+        return len(self.ends) + len(self.cancels) >= total
+
+    def all(self) -> tuple[list[tuple[int, int]], list[int], set[int]]:
+        return self.claims, self.ends, self.cancels
 
 
 def migrate(url: str, barrier: Any) -> None:
@@ -133,13 +146,28 @@ def migrate(url: str, barrier: Any) -> None:
     store.close()
 
 
+def die_migrating(url: str, steps: int) -> None:
+    """Migrate, and die by SIGKILL right after ``steps`` statements that make something."""
+    store, count = Store(url, pool_size=1), 0
+
+    @event.listens_for(store._database._pool, "after_cursor_execute")
+    def kill(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal count
+        count += statement.lstrip().startswith(("CREATE", "INSERT"))
+        if count == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    store.migrate()
+    store.close()
+
+
 def die_at(url: str, statement: int, act: str, job: Job | None, worker: int) -> None:
     """Do something in the store, and die by SIGKILL right after its ``statement``-th statement (of a write)."""
     store = Store(url, pool_size=1)
     store.ping()
     count = 0
 
-    @event.listens_for(store._database._engine, "after_cursor_execute")
+    @event.listens_for(store._database._pool, "after_cursor_execute")
     def kill(connection: Any, *_: Any) -> None:
         nonlocal count
         count += bool(connection.get_execution_options().get("jobber_write"))

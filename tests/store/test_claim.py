@@ -237,6 +237,19 @@ def test_a_lane_that_was_dropped_is_made_again_by_whoever_needs_it(bench: Bench,
     other.store.close()
 
 
+def test_a_delayed_job_in_a_lane_that_was_dropped_is_released_all_the_same(bench: Bench, state_url: str) -> None:
+    other = Bench(Store(state_url), bench.worker)
+    for job_id in ("a", "b"):  # the second time it remembers the lane's number
+        other.submit(job_id)
+        other.store.cancel(job_id)
+    bench.store.prune(3600)
+    other.submit("c", eta=bench.store.now() + 200_000)
+    bench.store.prune(3600)
+    wait_until(bench.store.release_due)
+    assert bench.ids(5) == ["c"]
+    other.store.close()
+
+
 def test_a_lane_is_kept_while_any_live_job_belongs_to_it(bench: Bench) -> None:
     running = bench.started("a")
     bench.store.prune(3600)

@@ -7,6 +7,7 @@ import sqlite3
 from typing import Any
 
 import psycopg
+import pymysql
 import pytest
 
 from jobber.errors import Fenced, StateUnavailable
@@ -17,14 +18,18 @@ from tests.store.conftest import QUEUES, Bench, each_end, end
 
 def lose_the_answer_to_the_next_commit(store: Store, patch: pytest.MonkeyPatch) -> None:
     """Have the next transaction committed and its caller told that the connection broke."""
-    dialect = store._database.dialect
+    dialect = store._database._pool.dialect
     commit = dialect.do_commit
-    broken = sqlite3.OperationalError if dialect.name == "sqlite" else psycopg.OperationalError
+    broken: dict[str, Exception] = {
+        "sqlite": sqlite3.OperationalError("the connection was lost"),
+        "postgresql": psycopg.OperationalError("the connection was lost"),
+        "mysql": pymysql.OperationalError(2013, "the connection was lost"),
+    }
 
     def commit_unheard(connection: Any) -> None:
         patch.setattr(dialect, "do_commit", commit)
         commit(connection)
-        raise broken("the connection was lost")
+        raise broken[dialect.name]
 
     patch.setattr(dialect, "do_commit", commit_unheard)
 

@@ -23,12 +23,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import text
 
 from jobber.errors import JobIsFinished, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
 from jobber.store import Gate, GateKind, Store
-from tests.servers import Postgres, wait_until
-from tests.store.conftest import new_job
+from tests.servers import MariaDB, Postgres, wait_until
+from tests.store.conftest import FILLED, new_job
 
 QUEUES, TASKS, DATABASES = ("q", "p"), ("t", "u"), ("db0", "db1")
 GATES = [
@@ -305,14 +306,26 @@ def test_sqlite_does_what_the_model_does(tmp_path: Path) -> None:
     run(make, examples=20, steps=30)
 
 
-def test_postgresql_does_what_the_model_does(postgres: Postgres) -> None:
+def _run_on(server: Postgres | MariaDB) -> None:
+    url, tables = server.url(server.new_database()), [f"jobber_{name}" for name in FILLED]
+    first = Store(url, pool_size=2)
+    first.migrate()
+
     @contextlib.contextmanager
     def make() -> Iterator[Store]:
-        name = postgres.new_database()
-        store = Store(postgres.url(name), pool_size=2)
-        store.migrate()
+        store = Store(url, pool_size=2)
         yield store
         store.close()
-        postgres.drop_database(name)
+        for name in tables:
+            first._database.write(lambda connection, name=name: connection.execute(text(f"DELETE FROM {name}")))
 
     run(make, examples=5, steps=20)
+    first.close()
+
+
+def test_postgresql_does_what_the_model_does(postgres: Postgres) -> None:
+    _run_on(postgres)
+
+
+def test_mariadb_does_what_the_model_does(mariadb: MariaDB) -> None:
+    _run_on(mariadb)

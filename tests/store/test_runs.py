@@ -14,7 +14,7 @@ from sqlalchemy import Connection, event, text
 
 from jobber.jobs import PRIORITY_HIGHEST, PRIORITY_LOWEST
 from jobber.store import Store, migrations, runs
-from jobber.store.engine import Database
+from jobber.store.database import Database
 from jobber.store.schema import EMPTY, order
 from tests.store.conftest import Bench, new_job
 
@@ -36,7 +36,7 @@ def now_ms(database: Database) -> int:
 
 def set_last(database: Database, value: int) -> None:
     """Set the last number that counts as given out, as a backup would."""
-    if database.engine_name == "postgresql":
+    if database.engine.sequences:
         statement = "SELECT setval('jobber_run_seq', :value)"
     else:
         statement = "UPDATE jobber_counters SET value = :value WHERE name = 'run'"
@@ -101,13 +101,14 @@ def test_nobody_counts_while_the_counter_is_raised(store: Store) -> None:
     taken: list[int] = []
     counting = threading.Thread(target=lambda: taken.extend(take(store._database)))
 
-    def count_meanwhile(connection: Connection, *_: Any) -> None:
-        if connection.get_execution_options().get("jobber_write") and not counting.ident:
+    def count_meanwhile(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        in_write = connection.get_execution_options().get("jobber_write")
+        if in_write and "jobber_" in statement and not counting.ident:
             counting.start()
             counting.join(0.3)
             assert taken == []
 
-    event.listen(store._database._engine, "after_cursor_execute", count_meanwhile)
+    event.listen(store._database._pool, "after_cursor_execute", count_meanwhile)
     runs.catch_up(store._database)
     counting.join(30)
     assert len(taken) == 1

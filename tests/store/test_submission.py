@@ -25,10 +25,12 @@ def test_a_job_reads_back_as_it_was_submitted(bench: Bench) -> None:
 
 
 def test_an_id_is_compared_byte_for_byte(bench: Bench) -> None:
-    bench.submit("a", "A", "a-", "á")
+    bench.submit("a", "A", "a-", "á", "ß")
     assert bench.store.get("A").job_id == "A"
-    with pytest.raises(UnknownJob):
-        bench.store.get("Á")
+    for other in ("Á", "a ", " a", "ss"):
+        with pytest.raises(UnknownJob):
+            bench.store.get(other)
+    assert bench.store.live(["a", "a ", "á", "SS"]) == {"a", "á"}
 
 
 def test_jobs_come_back_in_the_order_asked_and_runs_grow(bench: Bench) -> None:
@@ -36,6 +38,17 @@ def test_jobs_come_back_in_the_order_asked_and_runs_grow(bench: Bench) -> None:
     assert [job.job_id for job in first] == ["c", "a", "b"]
     runs = [job.run for job in (*first, *bench.submit("d"))]
     assert runs == sorted(set(runs))
+
+
+def test_the_longest_names_and_texts_of_megabytes_read_back(bench: Bench) -> None:
+    longest = {"table": "t", "task": "t" * 150, "queue": "🐘" * 150, "db": "d" * 150}
+    (job,) = bench.submit("j" * 150, args=["x" * 5_000_000, "🐘\\'\"%s\x1a"], **longest)
+    (claimed,) = bench.claim(queues=[longest["queue"]], tasks=[longest["task"]], databases=[longest["db"]]).jobs
+    assert (claimed.args, claimed.queue) == (job.args, job.queue)
+    text = "🐘" * 100_000
+    bench.store.fail(claimed, error=text, code="c")
+    bench.store.fail(claimed, error=text, code="c")
+    assert bench.store.get(job.job_id).error == text
 
 
 def test_a_live_id_refuses_the_whole_submission_and_names_the_live_job(bench: Bench) -> None:
@@ -68,7 +81,13 @@ def test_an_id_may_be_used_again_once_it_is_finished_and_the_newest_run_is_the_j
 
 
 @pytest.mark.parametrize(
-    ("jobs", "field"), [([new_job("a"), new_job("a")], "job_id"), ([new_job("a", args=["\ud800"])], "args")]
+    ("jobs", "field"),
+    [
+        ([new_job("a"), new_job("a")], "job_id"),
+        ([new_job("a", args=["\ud800"])], "args"),
+        ([new_job("a", db="é" * 151)], "db"),
+        ([new_job("a", task="t" * 151)], "task"),
+    ],
 )
 def test_what_cannot_be_stored_is_refused_before_anything_is(store: Store, jobs: list[Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as refused:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -10,10 +15,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from jobber.errors import StateUnavailable
+
 #: Where Alembic notes the version; its default name could be the application's own.
 VERSION_TABLE = "jobber_state_version"
 #: Key of the advisory lock that migrating processes queue behind: "jobber" in ASCII.
 ADVISORY_LOCK = 0x6A6F62626572
+#: Seconds to wait for others that migrate.
+PATIENCE = 300.0
 
 # Alembic's env.py talks to module-level proxies: one run at a time in a process.
 _alembic = threading.Lock()
@@ -29,18 +38,48 @@ def is_current(connection: Connection) -> bool:
 def upgrade(connection: Connection) -> None:
     """Apply what is missing, inside the write transaction that ``connection`` is in.
 
-    On SQLite that transaction (``BEGIN IMMEDIATE``) already keeps others out; on PostgreSQL an advisory lock does.
+    One process at a time: on SQLite that transaction (``BEGIN IMMEDIATE``) already keeps others out; elsewhere an
+    advisory lock does. MySQL commits after each step; what died half-way is completed by the next call.
     """
-    if connection.dialect.name == "postgresql":
-        # Others may be at it for a while: here, and only here, waiting is right.
-        connection.execute(text("SET LOCAL lock_timeout = '5min'"))
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-        connection.execute(text("SET LOCAL lock_timeout = '30s'"))
-    with _alembic:
+    with _LOCKS[connection.dialect.name](connection), _alembic:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+@contextmanager
+def _postgresql_lock(connection: Connection) -> Iterator[None]:
+    # Others may be at it for a while: here, and only here, waiting is right.
+    connection.execute(text("SET LOCAL lock_timeout = '5min'"))
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    connection.execute(text("SET LOCAL lock_timeout = '30s'"))
+    yield
+
+
+@contextmanager
+def _mysql_lock(connection: Connection) -> Iterator[None]:
+    # A lock of the whole server: its name holds the database's, hashed because it may have 64 characters at most. The
+    # server frees it when the connection ends.
+    database: str = connection.execute(text("SELECT DATABASE()")).scalar_one()
+    name = {"name": f"jobber {hashlib.sha256(database.encode()).hexdigest()[:32]}"}
+    deadline = time.monotonic() + PATIENCE
+    # In short waits, so that no time limit of the connection ends them.
+    while not connection.execute(text("SELECT GET_LOCK(:name, 5)"), name).scalar_one():
+        if time.monotonic() > deadline:
+            raise StateUnavailable("another process has been making the tables of the state database for too long")
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            connection.execute(text("DO RELEASE_LOCK(:name)"), name)
+
+
+_LOCKS: dict[str, Callable[[Connection], AbstractContextManager[Any]]] = {
+    "postgresql": _postgresql_lock,
+    "mysql": _mysql_lock,
+    "sqlite": nullcontext,
+}
 
 
 def _config() -> Config:

@@ -6,13 +6,21 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 revision = "0001"
 down_revision = None
 
 KEY = sa.BigInteger().with_variant(sqlite.INTEGER(), "sqlite")
-NAME = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+NAME_MAX = 150
+#: Binary, and 'a' is not 'a ': by whether it is MariaDB.
+COLLATION = {True: "utf8mb4_nopad_bin", False: "utf8mb4_0900_bin"}
+INNODB: dict[str, Any] = {
+    "mysql_engine": "InnoDB",
+    "mysql_row_format": "DYNAMIC",
+    "mysql_default_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
 HOT = {
     "fillfactor": 40,
     "autovacuum_vacuum_scale_factor": 0,
@@ -27,45 +35,83 @@ BUSY = {
 }
 EPOCH_MS = {
     "postgresql": "CAST(extract(epoch FROM statement_timestamp()) * 1000 AS BIGINT)",
+    "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000",
     "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000) AS BIGINT)",
 }
 
 
 def upgrade() -> None:
-    _jobs()
-    _lanes()
-    _people()
-    _dispatch()
+    steps = _Steps(op.get_bind())
+    _jobs(steps)
+    _lanes(steps)
+    _people(steps)
+    _dispatch(steps)
+
+
+class _Steps:
+    """Makes what is missing: on MySQL each step commits by itself, and an earlier attempt may have died half-way."""
+
+    def __init__(self, bind: sa.Connection) -> None:
+        self._bind = bind
+        self._done: set[str] = set()
+        mysql_only: dict[str, Any] = {"charset": "utf8mb4"}
+        if bind.dialect.name == "mysql":
+            mysql_only["collation"] = COLLATION[bool(getattr(bind.dialect, "is_mariadb", False))]
+            inspector = sa.inspect(bind)
+            tables = [name for name in inspector.get_table_names() if name.startswith("jobber_")]
+            self._done = {*tables, *(str(index["name"]) for table in tables for index in inspector.get_indexes(table))}
+        self.name = (
+            sa.Text()
+            .with_variant(postgresql.TEXT(collation="C"), "postgresql")
+            .with_variant(mysql.VARCHAR(NAME_MAX, **mysql_only), "mysql")
+        )
+        self.text = sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
+        self.label = self.text.with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+    def table(self, name: str, *parts: Any, **options: Any) -> None:
+        if name not in self._done:
+            op.create_table(name, *parts, **INNODB, **options)
+
+    def index(self, table: str, *columns: str) -> None:
+        name = f"ix_{table}_{'_'.join(columns)}"
+        if name not in self._done:
+            op.create_index(name, table, list(columns))
+
+    def row(self, table: str, **values: Any) -> None:
+        named = sa.table(table, *(sa.column(name) for name in values))
+        if not self._bind.execute(sa.select(sa.literal(1)).select_from(named)).first():
+            op.bulk_insert(named, [values])
 
 
 def _needed(name: str, kind: Any) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=False)
 
 
-def _run_columns() -> list[sa.Column[Any]]:
-    names = ("job_id", "task", "queue", "db", "results", "result_table")
+def _run_columns(steps: _Steps) -> list[sa.Column[Any]]:
     return [
         sa.Column("run", KEY, autoincrement=False, nullable=False),
-        *(_needed(name, NAME) for name in names),
-        _needed("args", sa.Text()),
+        *(_needed(name, steps.name) for name in ("job_id", "task", "queue", "db")),
+        _needed("results", steps.label),
+        _needed("result_table", steps.name),
+        _needed("args", steps.text),
         _needed("priority", sa.SmallInteger()),
         _needed("retries", sa.Integer()),
         _needed("ttl", sa.BigInteger()),
         _needed("timeout", sa.BigInteger()),
         sa.Column("eta", sa.BigInteger()),
-        _needed("tags", sa.Text()),
-        _needed("state", NAME),
+        _needed("tags", steps.text),
+        _needed("state", steps.name),
         _needed("attempt", sa.Integer()),
         _needed("failures", sa.Integer()),
         _needed("rescues", sa.Integer()),
         _needed("cancel_requested", sa.Boolean()),
-        _needed("worker", NAME),
+        _needed("worker", steps.label),
         _needed("rows_so_far", sa.BigInteger()),
         _needed("bytes_so_far", sa.BigInteger()),
         sa.Column("rows", sa.BigInteger()),
-        _needed("columns", sa.Text()),
-        _needed("error", sa.Text()),
-        _needed("error_code", NAME),
+        _needed("columns", steps.text),
+        _needed("error", steps.text),
+        _needed("error_code", steps.name),
         _needed("created_at", sa.BigInteger()),
         sa.Column("started_at", sa.BigInteger()),
         sa.Column("finished_at", sa.BigInteger()),
@@ -73,37 +119,37 @@ def _run_columns() -> list[sa.Column[Any]]:
     ]
 
 
-def _jobs() -> None:
-    op.create_table(
+def _jobs(steps: _Steps) -> None:
+    steps.table(
         "jobber_jobs",
-        *_run_columns(),
+        *_run_columns(steps),
         _needed("lane", sa.BigInteger()),
         sa.Column("ord", sa.BigInteger()),
         sa.Column("due", sa.BigInteger()),
         _needed("ended_attempt", sa.Integer()),
-        _needed("ended_as", NAME),
+        _needed("ended_as", steps.name),
         sa.PrimaryKeyConstraint("run", name="pk_jobber_jobs"),
         sa.UniqueConstraint("job_id", name="uq_jobber_jobs_job_id"),
         postgresql_with=BUSY,
     )
-    op.create_index("ix_jobber_jobs_lane_ord", "jobber_jobs", ["lane", "ord"])
-    op.create_index("ix_jobber_jobs_queue_ord", "jobber_jobs", ["queue", "ord"])
-    op.create_index("ix_jobber_jobs_due", "jobber_jobs", ["due"])
-    op.create_table(
+    steps.index("jobber_jobs", "lane", "ord")
+    steps.index("jobber_jobs", "queue", "ord")
+    steps.index("jobber_jobs", "due")
+    steps.table(
         "jobber_finished_jobs",
-        *_run_columns(),
+        *_run_columns(steps),
         sa.PrimaryKeyConstraint("run", name="pk_jobber_finished_jobs"),
     )
-    op.create_index("ix_jobber_finished_jobs_job_id_run", "jobber_finished_jobs", ["job_id", "run"])
-    op.create_index("ix_jobber_finished_jobs_finished_at", "jobber_finished_jobs", ["finished_at"])
+    steps.index("jobber_finished_jobs", "job_id", "run")
+    steps.index("jobber_finished_jobs", "finished_at")
 
 
-def _lanes() -> None:
+def _lanes(steps: _Steps) -> None:
     key = ("queue", "task", "db", "tenant", "job_group")
-    op.create_table(
+    steps.table(
         "jobber_lanes",
         sa.Column("id", KEY, autoincrement=True, nullable=False),
-        *(_needed(name, NAME) for name in key),
+        *(_needed(name, steps.name) for name in key),
         _needed("suspect", sa.Boolean()),
         _needed("head", sa.BigInteger()),
         _needed("version", sa.BigInteger()),
@@ -112,13 +158,13 @@ def _lanes() -> None:
         postgresql_with=HOT,
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    steps.table(
         "jobber_running",
         sa.Column("run", KEY, autoincrement=False, nullable=False),
         _needed("attempt", sa.Integer()),
         _needed("worker", sa.BigInteger()),
         _needed("lane", sa.BigInteger()),
-        _needed("phase", NAME),
+        _needed("phase", steps.name),
         _needed("rows", sa.BigInteger()),
         _needed("bytes", sa.BigInteger()),
         sa.PrimaryKeyConstraint("run", name="pk_jobber_running"),
@@ -126,12 +172,12 @@ def _lanes() -> None:
     )
 
 
-def _people() -> None:
-    op.create_table(
+def _people(steps: _Steps) -> None:
+    steps.table(
         "jobber_workers",
         sa.Column("id", KEY, autoincrement=True, nullable=False),
-        _needed("name", NAME),
-        _needed("queues", sa.Text()),
+        _needed("name", steps.label),
+        _needed("queues", steps.text),
         _needed("slots", sa.Integer()),
         _needed("registered_at", sa.BigInteger()),
         _needed("seen_at", sa.BigInteger()),
@@ -141,43 +187,43 @@ def _people() -> None:
         postgresql_with=HOT,
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    steps.table(
         "jobber_leaders",
-        _needed("role", NAME),
-        _needed("holder", NAME),
+        _needed("role", steps.name),
+        _needed("holder", steps.label),
         _needed("lease_until", sa.BigInteger()),
         sa.PrimaryKeyConstraint("role", name="pk_jobber_leaders"),
         postgresql_with=HOT,
     )
 
 
-def _dispatch() -> None:
-    op.create_table(
+def _dispatch(steps: _Steps) -> None:
+    steps.table(
         "jobber_gates",
-        _needed("kind", NAME),
-        _needed("name", NAME),
+        _needed("kind", steps.name),
+        _needed("name", steps.name),
         _needed("running_limit", sa.Integer()),
         _needed("paused", sa.Boolean()),
-        _needed("reason", sa.Text()),
+        _needed("reason", steps.text),
         sa.PrimaryKeyConstraint("kind", "name", name="pk_jobber_gates"),
     )
-    dispatch = op.create_table(
+    steps.table(
         "jobber_dispatch",
         sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
         _needed("gates_version", sa.BigInteger()),
         sa.PrimaryKeyConstraint("id", name="pk_jobber_dispatch"),
         postgresql_with=HOT,
     )
-    op.bulk_insert(dispatch, [{"id": 1, "gates_version": 1}])
-    counters = op.create_table(
+    steps.row("jobber_dispatch", id=1, gates_version=1)
+    steps.table(
         "jobber_counters",
-        _needed("name", NAME),
+        _needed("name", steps.name),
         _needed("value", sa.BigInteger()),
         sa.PrimaryKeyConstraint("name", name="pk_jobber_counters"),
     )
     # Not from 1: ledgers of results may remember the runs of an earlier state database.
     dialect = op.get_bind().dialect
     first = op.get_bind().execute(sa.text(f"SELECT {EPOCH_MS[dialect.name]}")).scalar_one()
-    op.bulk_insert(counters, [{"name": "run", "value": first}])
-    if dialect.supports_sequences:
+    steps.row("jobber_counters", name="run", value=first)
+    if dialect.name == "postgresql":
         op.execute(sa.schema.CreateSequence(sa.Sequence("jobber_run_seq", start=first, data_type=sa.BigInteger())))

@@ -1,0 +1,130 @@
+"""The connection to the state database: one transaction after another, and trying again.
+
+``write`` and ``read`` take a function, because a transaction that lost a race is run again from its start.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from jobber.store.engines import engine_of
+from jobber.store.failures import Cause, Contended, cause, translated
+
+T = TypeVar("T")
+
+#: How often, and for how long (seconds), a transaction that lost a race is run again.
+ATTEMPTS = 10
+PATIENCE = 15.0
+
+
+class TryAgain(Exception):
+    """Raised inside ``write`` by work that lost a race; the transaction is rolled back and run again."""
+
+
+class Database:
+    """An engine with its pool. Safe to use from several threads; not to be carried over a fork.
+
+    Parameters:
+        url: SQLAlchemy URL of SQLite (a file), PostgreSQL, MySQL or MariaDB.
+        pool_size: connections at most.
+
+    Raises:
+        ConfigError: the URL names another engine, or SQLite without a file.
+    """
+
+    def __init__(self, url: str, *, pool_size: int) -> None:
+        parsed = make_url(url)
+        self.engine = engine_of(parsed)
+        parsed, options = self.engine.settings(parsed)
+        # Errors are chained for the log, and arguments of jobs are not for the log.
+        options |= {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": PATIENCE, "hide_parameters": True}
+        self._pool = create_engine(parsed, **options)
+        self.engine.prepare(self._pool)
+        self._turn = self.engine.turn()
+        self._reader = self.engine.reader(self._pool)
+        self._writer = self._pool.execution_options(jobber_write=True)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.dispose()
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a write transaction and commit; again from the start where it lost a race.
+
+        SQLite: ``BEGIN IMMEDIATE``. The others: READ COMMITTED.
+
+        Raises:
+            StateUnavailable: the database cannot be reached, or the lock was not to be had.
+            InvalidRequest: a statement is longer than the database takes.
+            ConfigError: the server is too old.
+            IntegrityError: of SQLAlchemy, for the caller to make sense of.
+        """
+
+        def once() -> T:
+            with self._turn, self._writer.connect() as connection, connection.begin() as transaction:
+                result = work(connection)
+                try:
+                    transaction.commit()
+                except SQLAlchemyError as error:
+                    raise _CommitFailed(error) from error
+                return result
+
+        return self._persist(once)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``, which only reads; each statement sees what is committed when it starts.
+
+        Raises:
+            StateUnavailable: the database cannot be reached.
+            ConfigError: the server is too old.
+        """
+
+        def once() -> T:
+            with self._reader.connect() as connection:
+                return work(connection)
+
+        return self._persist(once)
+
+    def _persist(self, once: Callable[[], T]) -> T:
+        deadline = time.monotonic() + PATIENCE
+        connection_lost = False
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return once()
+            except IntegrityError:
+                raise
+            except _CommitFailed as failed:
+                # Whether it was committed is not known: only the caller's own check can tell.
+                if cause(failed.error) is not Cause.CONFLICT:
+                    raise translated(failed.error) from failed.error
+                last: SQLAlchemyError | None = failed.error
+            except SQLAlchemyError as error:
+                kind = cause(error)
+                # A pooled connection may have died while it lay idle. Nothing was committed: one fresh one is tried.
+                if kind is Cause.CONNECTION and not connection_lost:
+                    connection_lost = True
+                    continue
+                if kind is not Cause.CONFLICT:
+                    raise translated(error) from error
+                last = error
+            except TryAgain:
+                last = None
+            if time.monotonic() > deadline or attempt == ATTEMPTS:
+                break
+            time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 6)))  # noqa: S311
+        raise translated(last or Contended()) from last
+
+
+class _CommitFailed(Exception):
+    """Raised where COMMIT itself failed, so that the outcome is not known."""
+
+    def __init__(self, error: SQLAlchemyError) -> None:
+        super().__init__()
+        self.error = error

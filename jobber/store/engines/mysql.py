@@ -1,0 +1,168 @@
+"""MySQL and MariaDB, through PyMySQL.
+
+Connections are in autocommit mode, so that a read is one round trip; a write says ``START TRANSACTION`` itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pymysql
+import sqlalchemy
+from pymysql.constants import ER
+from pymysql.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ExceptionContext,
+    bindparam,
+    event,
+)
+from sqlalchemy.dialects.mysql import insert
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError
+
+from jobber import mysql
+from jobber.errors import ConfigError
+from jobber.store.engines.base import Engine
+from jobber.store.failures import lost_by_mysql
+
+#: The oldest versions that will do: SKIP LOCKED and atomic DDL are in MariaDB from 10.6 on, in MySQL from 8.0 on; what
+#: results need of MySQL is there from 8.0.23 on.
+OLDEST = {"MariaDB": (10, 6), "MySQL": (8, 0, 23)}
+
+#: Settings of a session, so that no default of the server matters. Nobody may hold up the others: locks are waited for
+#: briefly (seconds), and a claimer that hangs between two statements is thrown out, and its lock with it.
+#: https://mariadb.com/kb/en/server-system-variables/, https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html
+SETTINGS: dict[str, int | str] = {
+    # No ANSI_QUOTES, NO_BACKSLASH_ESCAPES, PAD_CHAR_TO_FULL_LENGTH …, and nothing is cut or rounded silently.
+    "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
+    "time_zone": "+00:00",
+    "innodb_lock_wait_timeout": 5,
+    "lock_wait_timeout": 5,
+    "completion_type": 0,
+    "default_storage_engine": "InnoDB",
+    "sql_safe_updates": 0,
+    "sql_select_limit": 2**64 - 1,
+}
+MARIADB: dict[str, int | str] = {
+    "idle_transaction_timeout": 10,
+    "max_statement_time": 30,
+}
+#: MySQL ends no transaction for being idle, only a session: the pool replaces those that it kept for too long. And it
+#: limits the time of SELECT only (milliseconds).
+MYSQL: dict[str, int | str] = {
+    "wait_timeout": 10,
+    "max_execution_time": 30_000,
+}
+#: Seconds. Longer than any statement may take, so that they end only what is out of reach.
+_CONNECT = {"connect_timeout": 10, "read_timeout": 40, "write_timeout": 40}
+#: A pooled connection that idled for longer (seconds) is replaced: something on the way may have forgotten it.
+_IDLE = 60.0
+
+
+class MySQL(Engine):
+    """A server of either make."""
+
+    name = "mysql"
+    # Not UNIX_TIMESTAMP, which may end in 2038. UTC_TIMESTAMP is the statement's start.
+    clock = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
+    returning = False  # MySQL has none, MariaDB none for UPDATE
+    locks_one_table = False  # MariaDB has no FOR UPDATE OF
+
+    def settings(self, url: URL) -> tuple[URL, dict[str, Any]]:
+        arguments: dict[str, Any] = {key: value for key, value in _CONNECT.items() if key not in url.query}
+        arguments |= {"charset": "utf8mb4", "autocommit": True, "program_name": "jobber state"}
+        # The connection that was used last is taken first, so that the rest may grow old.
+        return url.set(drivername="mysql+pymysql"), {"connect_args": arguments, "pool_use_lifo": True}
+
+    def prepare(self, pool: sqlalchemy.Engine) -> None:
+        event.listen(pool, "do_connect", _connect)
+        event.listen(pool, "checkin", _checked_in)
+        event.listen(pool, "checkout", _checked_out)
+        event.listen(pool, "begin", _begin)
+        event.listen(pool, "handle_error", _tell_lost)
+
+    def lanes_at_once(self, limit: int) -> int:
+        # A lane costs some 30 µs in PyMySQL: as many as are surely needed.
+        return min(limit, 16)
+
+    def among(self, which: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        return which.in_(bindparam(name, expanding=True, type_=which.type))
+
+    def insert_missing(self, table: Any) -> Any:
+        # Not INSERT IGNORE, which would cut what is too long.
+        row = insert(table)
+        first = next(iter(table.primary_key))
+        return row.on_duplicate_key_update({first.name: first})
+
+    def upsert(self, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+        return insert(table).values(**key, **values).on_duplicate_key_update(dict(values))
+
+
+class _Connection(mysql.Connection):
+    """A connection that spares a round trip and a lost connection."""
+
+    #: Bytes that the server takes in one statement.
+    most = 0
+
+    def rollback(self) -> None:
+        """Roll back if a transaction is open: SQLAlchemy asks for it after every read."""
+        if self.server_status & SERVER_STATUS_IN_TRANS:
+            super().rollback()
+
+    def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
+        """Run a statement; refuse one that is so long that the server would hang up on us."""
+        sql = sql.encode(self.encoding) if isinstance(sql, str) else sql
+        if self.most and len(sql) >= self.most:
+            raise pymysql.err.DataError(ER.NET_PACKET_TOO_LARGE, f"max_allowed_packet is {self.most}")
+        rows: int = super().query(sql, unbuffered)
+        return rows
+
+
+def _connect(_dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> _Connection:
+    """Make a connection and set its session up. Raises ConfigError if the server is too old."""
+    connection = _Connection(*arguments, **options)
+    try:
+        _refuse_old(connection)
+        settings = {**SETTINGS, **(MARIADB if connection.is_mariadb else MYSQL)}
+        ((most, idle),) = connection.rows("SELECT @@max_allowed_packet, @@wait_timeout")
+        connection.run(f"SET {', '.join(f'SESSION {name} = %s' for name in settings)}", list(settings.values()))
+        connection.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+    except BaseException:
+        connection.close()
+        raise
+    connection.most = int(most)
+    # Half of what the server grants: a connection is replaced well before it is cut off.
+    record.info["idle_limit"] = min(_IDLE, float(settings.get("wait_timeout", idle)) / 2)
+    return connection
+
+
+def _refuse_old(connection: mysql.Connection) -> None:
+    make = "MariaDB" if connection.is_mariadb else "MySQL"
+    if connection.version < OLDEST[make]:
+        found, needed = (".".join(map(str, numbers)) for numbers in (connection.version, OLDEST[make]))
+        raise ConfigError(f"the state database is {make} {found}, which is too old: it must be {needed} or newer")
+
+
+def _checked_in(_connection: Any, record: Any) -> None:
+    record.info["idle_since"] = time.monotonic()
+
+
+def _checked_out(_connection: Any, record: Any, _proxy: Any) -> None:
+    since = record.info.pop("idle_since", None)
+    if since is not None and time.monotonic() - since > record.info["idle_limit"]:
+        raise DisconnectionError("it may have been cut off meanwhile")
+
+
+def _begin(connection: Connection) -> None:
+    if connection.get_execution_options().get("jobber_write"):
+        connection.exec_driver_sql("START TRANSACTION")
+
+
+def _tell_lost(context: ExceptionContext) -> None:
+    """Tell SQLAlchemy of all errors that end a connection: it knows some."""
+    if lost_by_mysql(context.original_exception):
+        context.is_disconnect = True
