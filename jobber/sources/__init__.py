@@ -7,12 +7,18 @@ from collections.abc import Callable
 from jobber.config import DatabaseSettings
 from jobber.sources.base import Source
 from jobber.sources.generic import GenericSource
+from jobber.sources.mysql import MysqlSource
 from jobber.sources.postgresql import PostgresqlSource
 from jobber.sources.sqlite import SqliteSource
 
 __all__ = ["open_source"]
 
-_BY_ENGINE: dict[str, Callable[[DatabaseSettings], Source]] = {"postgresql": PostgresqlSource, "sqlite": SqliteSource}
+_BY_ENGINE: dict[str, Callable[[DatabaseSettings], Source]] = {
+    "mariadb": MysqlSource,  # SQLAlchemy's other name of the same
+    "mysql": MysqlSource,
+    "postgresql": PostgresqlSource,
+    "sqlite": SqliteSource,
+}
 
 
 def open_source(settings: DatabaseSettings) -> Source:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
+from enum import Enum, auto
 from itertools import pairwise
 
 from aiosql.adapters.generic import GenericAdapter
@@ -65,44 +67,82 @@ def _heads(text: str) -> list[int]:
     candidates = [match.start() for match in re.finditer(rf"^{_NAME_LINE.pattern}", text, re.IGNORECASE | re.MULTILINE)]
     heads: list[int] = []
     at = 0
-    while at < len(text):
-        try:
-            heads += _heads_from(text, at, frozenset(candidates))
-        except _Unclosed as unclosed:
-            # Something is never closed, perhaps long before the place where that shows: the query around it ends at
-            # the next line that looks like a name, and is refused when its own SQL is parsed.
-            heads += unclosed.heads
-            at = next((candidate for candidate in candidates if candidate > max([at, *unclosed.heads])), len(text))
-        else:
+    known = frozenset(candidates)
+    while (head := _next_head(text, at, candidates, known)) is not None:
+        heads.append(head)
+        at = text.find("\n", head)
+        if at < 0:
             break
     return heads
 
 
-class _Unclosed(Exception):
-    """Raised when a text ends within a quote or a comment; ``heads`` are those found before."""
+def _next_head(text: str, at: int, candidates: list[int], known: frozenset[int]) -> int | None:
+    """Return the first of ``candidates`` from ``at`` on, where no quote is open, that is a head.
 
-    def __init__(self, heads: list[int]) -> None:
-        super().__init__()
-        self.heads = heads
+    ``known`` are the same as a set.
+
+    Which engine the query is for is not known here, and a backslash in a string, or a ``#``, is not the same to all of
+    them. What is a head to either reading is one: no query looks like the end of another by chance. The readings walk
+    side by side, so that one that has gone astray does not run to the end of the file.
+    """
+    following = bisect_left(candidates, at)
+    if following == len(candidates):
+        return None
+    walks = [_Walk(text, rules, at, known) for rules in (sqllexer.ANY, sqllexer.ANY_OF_MYSQL)]
+    while walking := [walk for walk in walks if walk.outcome is None]:
+        walk = min(walking, key=lambda walk: walk.at)
+        if walk.step():
+            return walk.at
+    if any(walk.outcome is _Outcome.END for walk in walks):
+        return None
+    # Something is never closed, perhaps long before the place where that shows: the query around it ends at the next
+    # line that looks like a name, and is refused when its own SQL is parsed.
+    return candidates[following]
 
 
-def _heads_from(text: str, at: int, candidates: frozenset[int]) -> list[int]:
-    heads = []
-    try:
-        for token in sqllexer.tokens(text, sqllexer.ANY, at):
-            if token.kind is sqllexer.Kind.COMMENT:
-                line_start = text.rfind("\n", 0, token.start) + 1
-                if line_start in candidates and not text[line_start : token.start].strip():
-                    heads.append(line_start)
-    except TaskFileError:
-        raise _Unclosed(heads) from None
-    return heads
+class _Outcome(Enum):
+    END = auto()
+    UNCLOSED = auto()
+
+
+class _Walk:
+    """One reading of a text; ``outcome`` says how it ended, if it has."""
+
+    def __init__(self, text: str, rules: sqllexer.Dialect, at: int, candidates: frozenset[int]) -> None:
+        self.at = at
+        self.outcome: _Outcome | None = None
+        self._text = text
+        self._candidates = candidates
+        self._tokens = sqllexer.tokens(text, rules, at)
+
+    def step(self) -> bool:
+        """Go on by a token; True if it is a head, which ``at`` then is."""
+        try:
+            token = next(self._tokens, None)
+        except TaskFileError:
+            self.outcome = _Outcome.UNCLOSED
+            return False
+        if token is None:
+            self.outcome = _Outcome.END
+            return False
+        self.at = token.end
+        if token.kind is sqllexer.Kind.COMMENT:
+            line_start = self._text.rfind("\n", 0, token.start) + 1
+            if line_start in self._candidates and not self._text[line_start : token.start].strip():
+                self.at = line_start
+                return True
+        return False
 
 
 def _first_sql(text: str) -> int | None:
-    """Return the line of the first token that is no comment; None if there is none."""
+    """Return the line of the first token that is no comment to any engine; None if there is none."""
+    lines = [_first_token(text, rules) for rules in (sqllexer.ANY, sqllexer.ANY_OF_MYSQL)]
+    return None if None in lines else lines[0]
+
+
+def _first_token(text: str, rules: sqllexer.Dialect) -> int | None:
     try:
-        for token in sqllexer.tokens(text, sqllexer.ANY):
+        for token in sqllexer.tokens(text, rules):
             if token.kind not in {sqllexer.Kind.SPACE, sqllexer.Kind.COMMENT}:
                 return sqllexer.line_of(text, token.start)
     except TaskFileError as error:

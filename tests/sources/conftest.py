@@ -13,6 +13,7 @@ from jobber.config import DatabaseSettings
 from jobber.sources import open_source
 from jobber.sources.base import Shape, Source
 from tests.servers import Postgres
+from tests.sources.engines import Engine, MysqlEngine, PostgresEngine, opened
 from tests.sources.reading import BOTH, DECODED
 
 
@@ -31,6 +32,26 @@ def pg(request: pytest.FixtureRequest, postgres: Postgres, database: str) -> Ite
         name="reports", url=postgres.url(database), engine="postgresql", server_side_cursors=request.param, pool_size=4
     )
     source = open_source(settings)
+    yield source
+    source.close()
+
+
+@pytest.fixture(scope="module", params=["postgresql", "pgbouncer", "mysql"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """A server and a database on it that lives as long as the test module."""
+    server = request.getfixturevalue("mariadb" if request.param == "mysql" else "postgres")
+    name = server.new_database()
+    if request.param == "mysql":
+        yield MysqlEngine(server, name)
+    else:
+        yield PostgresEngine(server, name, {"server_side_cursors": request.param == "postgresql"})
+    server.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def source(engine: Engine) -> Iterator[Source]:
+    """A source on the engine."""
+    source = opened(engine, pool_size=4)
     yield source
     source.close()
 

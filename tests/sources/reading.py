@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -99,13 +99,9 @@ def _field(field: str, kind: Kind) -> Value:
     if kind is Kind.BOOLEAN:
         return {"t": True, "f": False}[text]
     if kind is Kind.TIMESTAMP:
-        # PostgreSQL's TIMESTAMP ignores an offset in its input; it is always that of UTC.
-        return text.replace("+00", "")
+        # PostgreSQL's TIMESTAMP ignores an offset in its input (it is always that of UTC) and zeros at the end.
+        return re.sub(r"\.?0+$", "", text.replace("+00", "")) if "." in text else text.replace("+00", "")
     return text
-
-
-def running(watch: Callable[[str], list[tuple[object, ...]]], marker: str) -> bool:
-    return bool(watch(f"SELECT 1 FROM pg_stat_activity WHERE query LIKE '/* {marker}%' AND state = 'active'"))
 
 
 def consume(

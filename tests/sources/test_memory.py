@@ -10,7 +10,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.servers import Postgres
+from tests.servers import MariaDB, Postgres
+from tests.sources.engines import MysqlEngine
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +63,15 @@ def peaks(engine: str, url: str, shape: str, template: str) -> tuple[int, int]:
 def test_postgresql(postgres: Postgres, shape: str) -> None:
     template = "SELECT generate_series(1, {n}) AS g, 1.5::numeric, now(), repeat('x', 50)"
     few, many = peaks("postgresql", postgres.url("postgres"), shape, template)
+    assert many - few < ALLOWED
+
+
+@pytest.mark.parametrize("shape", ["ENCODED", "DECODED"])
+def test_mysql(mariadb: MariaDB, shape: str) -> None:
+    engine = MysqlEngine(mariadb, mariadb.new_database())
+    template = "SELECT a.n + 1000 * b.n AS g, 1.5, NOW(6), REPEAT('x', 50) FROM numbers a, numbers b, digits LIMIT {n}"
+    few, many = peaks("mysql", engine.url(), shape, template)
+    mariadb.drop_database(engine.database)
     assert many - few < ALLOWED
 
 

@@ -1,30 +1,16 @@
-"""How a query fails on PostgreSQL, and what follows its failure."""
+"""What is special about how a query fails on PostgreSQL."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-
-import psycopg
 import pytest
 
-from jobber.cancellation import Cancellation
 from jobber.config import DatabaseSettings
 from jobber.errors import AttemptError, QueryFailed, SourceUnavailable, ValueNotRepresentable
 from jobber.sources import open_source
 from jobber.sources.base import Shape, Source
 from jobber.sqltext import Statement, parse
-from tests.servers import Postgres, free_port, wait_until
-from tests.sources.reading import BOTH, DECODED, consume, parts_of, query, read, running
-
-
-def test_an_error_halfway_fails_the_stream(pg: Source, accepts: frozenset[Shape]) -> None:
-    sql = "SELECT g, repeat('x', 200), 1 / (5000 - g) FROM generate_series(1, 10000) g"
-    with pytest.raises(QueryFailed, match="division by zero") as failed:
-        consume(pg, sql, accepts, Cancellation())
-    assert not failed.value.retryable
-    assert read(pg, "SELECT 1", accepts=accepts).rows == [(1,)]
+from tests.servers import Postgres
+from tests.sources.reading import read
 
 
 @pytest.mark.parametrize(
@@ -97,89 +83,3 @@ def test_bytes_that_are_no_text_fail_the_query(postgres: Postgres, accepts: froz
 def test_a_query_that_moves_its_own_time_zone_fails_instead_of_shifting_times(pg: Source) -> None:
     with pytest.raises(ValueNotRepresentable, match="column later"):
         read(pg, "SELECT set_config('TimeZone', 'Asia/Kolkata', true), 1 AS a, now() AS later")
-
-
-def test_a_database_that_is_down_shows_at_first_use_without_its_address_and_password() -> None:
-    url = f"postgresql+psycopg://someone:sesame@127.0.0.1:{free_port()}/d"
-    source = open_source(DatabaseSettings(name="reports", url=url, engine="postgresql", connect_timeout=2))
-    for attempt in (lambda: read(source, "SELECT 1"), lambda: source.describe(parse("SELECT 1", "postgresql"))):
-        with pytest.raises(SourceUnavailable, match=r"the database reports cannot be reached: .*refused") as failed:
-            attempt()
-        assert failed.value.retryable
-        assert "sesame" not in failed.value.message
-        assert "127.0.0.1" not in failed.value.message
-    source.close()
-
-
-def test_a_database_that_does_not_exist_is_unavailable(postgres: Postgres) -> None:
-    source = open_source(DatabaseSettings(name="x", url=postgres.url("nope"), engine="postgresql"))
-    with pytest.raises(SourceUnavailable, match='database "nope" does not exist'):
-        read(source, "SELECT 1")
-
-
-def test_a_connection_killed_in_the_stream_fails_it(
-    pg: Source, accepts: frozenset[Shape], watch: Callable[[str], list[tuple[object, ...]]]
-) -> None:
-    marker = f"marker-{time.monotonic_ns()}"
-
-    def kill() -> None:
-        wait_until(lambda: running(watch, marker))
-        watch(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '/* {marker}%'")
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    with pytest.raises(SourceUnavailable) as failed:
-        consume(pg, "SELECT generate_series(1, 100000000000), repeat('x', 100)", accepts, Cancellation(), label=marker)
-    thread.join()
-    assert failed.value.retryable
-    assert read(pg, "SELECT 1", accepts=accepts).rows == [(1,)]
-
-
-def test_an_idle_connection_that_the_server_closed_is_replaced(
-    pg: Source, watch: Callable[[str], list[tuple[object, ...]]]
-) -> None:
-    read(pg, "SELECT 1")
-    watch("SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE application_name = 'jobber'")
-    assert read(pg, "SELECT 1").rows == [(1,)]
-
-
-def test_a_server_that_dies_in_the_stream_and_comes_back(accepts: frozenset[Shape]) -> None:
-    server = Postgres()
-    server.start()
-    try:
-        source = open_source(DatabaseSettings(name="x", url=server.url("postgres"), engine="postgresql"))
-        sql = "SELECT generate_series(1, 100000000), repeat('x', 100)"
-        with source.read(query(source, sql), accepts, timeout=0, cancellation=Cancellation()) as stream:
-            parts = parts_of(stream)
-            next(parts)
-            with psycopg.connect(server.dsn("postgres"), autocommit=True) as admin:
-                admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name='jobber'")
-            server.stop()
-            with pytest.raises(SourceUnavailable):
-                sum(parts)
-        with pytest.raises(SourceUnavailable):
-            read(source, "SELECT 1", accepts=accepts)
-        server.start()
-        assert read(source, "SELECT 1", accepts=accepts).rows == [(1,)]
-        source.close()
-    finally:
-        server.remove()
-
-
-def test_many_threads_share_few_connections(postgres: Postgres, database: str) -> None:
-    source = open_source(DatabaseSettings(name="x", url=postgres.url(database), engine="postgresql", pool_size=3))
-    wrong: list[object] = []
-
-    def work(number: int) -> None:
-        for i in range(20):
-            rows = read(source, "SELECT $1::int, $2::int", [number, i], accepts=BOTH if i % 2 else DECODED).rows
-            if rows != [(number, i)]:
-                wrong.append(rows)
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    source.close()
-    assert not wrong

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from jobber.config import embedded
 from jobber.tasks import load
+from jobber.tasks.files import split
 from tests.tasks.conftest import POSTGRESQL, Loading, only, settings
 
 
@@ -135,6 +137,40 @@ SELECT 3
     assert list(tasks) == ["a", "b", "c"]
     assert "in_string" in tasks["a"].sql
     assert tasks["b"].sql == "SELECT 'it''s'"
+
+
+@pytest.mark.parametrize(
+    "tricky",
+    [
+        r"SELECT 'it\'s'",
+        r'SELECT "say \"so"',
+        "SELECT 1 # don't",
+        r"SELECT 'C:\'",  # the whole string on PostgreSQL and SQLite
+        r"SELECT E'it\'s'",
+        "SELECT j #>> '{a}', 'x'",
+        "SELECT $$ it's $$",
+        "SELECT 'two\n-- name: no\nlines'",
+    ],
+)
+def test_a_query_ends_where_the_next_begins_whichever_engine_it_is_for(tricky: str) -> None:
+    text = f"-- name: a\nSELECT 1;\n-- name: b\n{tricky};\n-- name: c\n{tricky};\n-- name: d\nSELECT 'it''s';\n"
+    queries, errors = split(text)
+    assert not errors
+    assert [query.name for query in queries] == ["a", "b", "c", "d"]
+    assert queries[1].sql.strip() == queries[2].sql.strip() == f"{tricky};"
+
+
+def test_comments_in_front_of_the_first_query_may_be_of_any_engine() -> None:
+    assert split("# it's MySQL's\n/* and */ -- this\n-- name: a\nSELECT 1") == split("--\n--\n-- name: a\nSELECT 1")
+    assert [error.details["line"] for error in split("# c\nSELECT 1;\n-- name: a\nSELECT 1")[1]] == [1]
+
+
+def test_a_thousand_queries_with_backslashes_take_a_moment() -> None:
+    text = "".join(f"-- name: q{number}\nSELECT 'it\\'s', {'1, ' * 50} 2;\n" for number in range(1000))
+    began = time.process_time()
+    queries, errors = split(text)
+    assert (len(queries), errors) == (1000, [])
+    assert time.process_time() - began < 5
 
 
 def test_line_ends_and_byte_order_marks_of_windows_are_understood(tmp_path: Path) -> None:

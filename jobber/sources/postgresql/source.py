@@ -18,9 +18,9 @@ from jobber.columns import Column, Row
 from jobber.config import DatabaseSettings
 from jobber.errors import QueryFailed, SourceUnavailable, TimedOut, ValueNotRepresentable
 from jobber.sources.base import Chunk, Query, RowStream, Shape
+from jobber.sources.pool import Pool
 from jobber.sources.postgresql import types
-from jobber.sources.postgresql.failures import NOT_FOR_COPY, ServerError
-from jobber.sources.postgresql.pool import Pool
+from jobber.sources.postgresql.failures import NOT_FOR_COPY, ServerError, translate
 from jobber.sources.postgresql.session import Session, UndecodableResult
 from jobber.sqltext import Statement
 
@@ -148,14 +148,18 @@ class PostgresqlSource:
             self._type_names |= {oid: name for oid, name in names.items() if oid <= types.LAST_BUILTIN}
         return [self._type_names.get(oid) or names[oid] for oid in oids]
 
-    def _connect(self) -> Connection[object]:
-        connection: Connection[Any] = Connection.connect(**_conninfo(self._settings), autocommit=True)
-        if self._settings.server_side_cursors:  # a session of one's own
-            connection.execute("SET default_transaction_read_only = on")
-            with suppress(psycopg.Error):
-                # A server that computes does not notice that a worker died, unless it looks (PostgreSQL 14, Linux).
-                connection.execute("SET client_connection_check_interval = '1s'")
-        return connection
+    def _connect(self) -> Session:
+        try:
+            connection: Connection[Any] = Connection.connect(**_conninfo(self._settings), autocommit=True)
+            if self._settings.server_side_cursors:  # a session of one's own
+                connection.execute("SET default_transaction_read_only = on")
+                with suppress(psycopg.Error):
+                    # A server that computes does not notice that a worker died, unless it looks (PostgreSQL 14,
+                    # Linux).
+                    connection.execute("SET client_connection_check_interval = '1s'")
+        except psycopg.Error as error:
+            raise translate(error, self.name) from error
+        return Session(connection, self.name)
 
 
 class _EncodedRows:

@@ -1,7 +1,7 @@
 """Connections of one source: few, lent to one job at a time, opened when a job needs one.
 
-Not psycopg_pool: its connections are opened by threads of its own, so a job would learn that "no connection came in
-time" instead of why, and its waits cannot be cancelled.
+Not a driver's pool: its connections are opened by threads of its own, so a job would learn that "no connection came
+in time" instead of why, and its waits cannot be cancelled.
 """
 
 from __future__ import annotations
@@ -9,42 +9,54 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-
-import psycopg
-from psycopg import Connection
+from typing import Generic, Protocol, TypeVar
 
 from jobber.cancellation import Cancellation
 from jobber.errors import SourceUnavailable
-from jobber.sources.postgresql.failures import translate
-from jobber.sources.postgresql.session import Session
 
 #: Seconds an unused connection is kept; proxies and firewalls forget idle ones.
 _IDLE_MAX = 300.0
 _GLANCE = 0.1
 
 
-class Pool:
+class Session(Protocol):
+    """A connection as the pool sees it."""
+
+    #: ``time.monotonic()`` of when ``rest`` last succeeded.
+    idle_since: float
+
+    def rest(self) -> bool:
+        """Undo what a job left behind; False if the connection cannot serve another one and must be closed."""
+        ...
+
+    def end(self) -> None:
+        """Make sure that no query runs on, and close the connection."""
+        ...
+
+
+S = TypeVar("S", bound=Session)
+
+
+class Pool(Generic[S]):
     """At most ``size`` sessions.
 
     Parameters:
         source: name of the database, for messages.
-        connect: opens a connection; called in a thread of its own.
+        connect: opens a session, or raises an error of jobber's; called in a thread of its own.
         size: sessions at most.
         connect_timeout: seconds.
     """
 
-    def __init__(
-        self, source: str, connect: Callable[[], Connection[object]], size: int, connect_timeout: float
-    ) -> None:
+    def __init__(self, source: str, connect: Callable[[], S], size: int, connect_timeout: float) -> None:
         self._source = source
         self._connect = connect
         self._connect_timeout = connect_timeout
         self._slots = threading.BoundedSemaphore(size)
         self._lock = threading.Lock()
-        self._idle: list[Session] = []  # the newest last: it is the one to take
+        self._idle: list[S] = []  # the newest last: it is the one to take
         self._closed = False
 
-    def acquire(self, cancellation: Cancellation, begin: Callable[[Session], None], patience: float = 0) -> Session:
+    def acquire(self, cancellation: Cancellation, begin: Callable[[S], None], patience: float = 0) -> S:
         """Lend a session on which ``begin`` has succeeded.
 
         Parameters:
@@ -72,7 +84,7 @@ class Pool:
                     raise
                 else:
                     return session
-            session = Session(self._open(cancellation), self._source)
+            session = self._open(cancellation)
             try:
                 begin(session)
             except BaseException:
@@ -83,7 +95,7 @@ class Pool:
             raise
         return session
 
-    def release(self, session: Session) -> None:
+    def release(self, session: S) -> None:
         """Take a session back: kept if it is clean, else its query is ended and it is closed."""
         try:
             if session.rest():
@@ -103,7 +115,7 @@ class Pool:
         for session in idle:
             session.end()
 
-    def _take_idle(self) -> Session | None:
+    def _take_idle(self) -> S | None:
         stale = []
         with self._lock:
             oldest = time.monotonic() - _IDLE_MAX
@@ -114,16 +126,14 @@ class Pool:
             unused.end()
         return session
 
-    def _open(self, cancellation: Cancellation) -> Connection[object]:
+    def _open(self, cancellation: Cancellation) -> S:
         """Connect in another thread: a name server or a firewall that does not answer blocks beyond any cancel."""
         attempt = _Attempt(self._connect)
         try:
             with cancellation.interruptible(attempt.done.set):
-                # libpq's own limit is per address and leaves out the name server.
+                # A driver's own limit is per address, and leaves out the name server.
                 attempt.done.wait(self._connect_timeout + 5)
             return attempt.outcome()
-        except psycopg.Error as error:
-            raise translate(error, self._source) from error
         except TimeoutError:
             raise SourceUnavailable(
                 f"the database {self._source} cannot be reached: no answer within {self._connect_timeout:g} s"
@@ -132,44 +142,44 @@ class Pool:
             attempt.abandon()
 
 
-class _Attempt:
-    """A connection being opened; whoever waits for it may leave, and it is closed when it comes."""
+class _Attempt(Generic[S]):
+    """A session being opened; whoever waits for it may leave, and it is closed when it comes."""
 
-    def __init__(self, connect: Callable[[], Connection[object]]) -> None:
+    def __init__(self, connect: Callable[[], S]) -> None:
         self.done = threading.Event()
         self._lock = threading.Lock()
         self._abandoned = False
-        self._connection: Connection[object] | None = None
+        self._session: S | None = None
         self._error: Exception | None = None
         threading.Thread(target=self._run, args=(connect,), name="jobber-connect", daemon=True).start()
 
-    def _run(self, connect: Callable[[], Connection[object]]) -> None:
+    def _run(self, connect: Callable[[], S]) -> None:
         try:
-            connection = connect()
+            session = connect()
         except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
             self._error = error
         else:
             with self._lock:
                 if self._abandoned:
-                    connection.close()
+                    session.end()
                 else:
-                    self._connection = connection
+                    self._session = session
         self.done.set()
 
-    def outcome(self) -> Connection[object]:
-        """Return the connection; TimeoutError if there is none yet."""
+    def outcome(self) -> S:
+        """Return the session; TimeoutError if there is none yet."""
         with self._lock:
             if self._error is not None:
                 raise self._error
-            if self._connection is None:
+            if self._session is None:
                 raise TimeoutError
-            connection, self._connection = self._connection, None
-            return connection
+            session, self._session = self._session, None
+            return session
 
     def abandon(self) -> None:
-        """Close the connection unless ``outcome`` gave it away, now or when it comes."""
+        """Close the session unless ``outcome`` gave it away, now or when it comes."""
         with self._lock:
             self._abandoned = True
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            if self._session is not None:
+                self._session.end()
+                self._session = None
