@@ -46,6 +46,8 @@ INNODB_COLUMNS = frozenset({"db_row_id", "db_trx_id", "db_roll_ptr"})
 #: What no MySQL identifier holds: NUL and characters outside of the Basic Multilingual Plane
 #: (https://dev.mysql.com/doc/refman/8.4/en/identifiers.html).
 _NO_NAME = re.compile("[\0\U00010000-\U0010ffff]")
+#: Nor does one end in any of these.
+_SPACE = " \t\n\v\f\r"
 
 
 class Kind(StrEnum):
@@ -151,7 +153,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
     An empty name becomes ``column_N`` (N counts from 1); a name equal to an earlier one but for case gets ``_2``,
     ``_3`` …, and so does one that an engine keeps for itself (``ctid``, ``xmin`` …, ``_rowid_``, ``DB_ROW_ID`` …); a
     name of more than 63 bytes of UTF-8 is cut and ends in ``_`` and 6 hex digits of its hash. Of what MySQL's names
-    cannot hold, spaces at the end are dropped, and characters beyond U+FFFF become ``_``.
+    cannot hold, white space at the end is dropped, and characters beyond U+FFFF become ``_``.
 
     Parameters:
         names: names as the source gave them, in order.
@@ -159,7 +161,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
     taken = {ROW_PLACE, *INNODB_COLUMNS}
     unique = []
     for position, given in enumerate(names, 1):
-        name = _NO_NAME.sub("_", given).rstrip(" ")
+        name = _NO_NAME.sub("_", given).rstrip(_SPACE)
         wanted = shorten(name or f"column_{position}", 6)
         candidate, n = wanted, 1
         while candidate.casefold() in taken or candidate in SYSTEM_COLUMNS:

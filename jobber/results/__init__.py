@@ -5,6 +5,7 @@ from __future__ import annotations
 from jobber.config import ResultsSettings
 from jobber.errors import ConfigError
 from jobber.results.base import ResultsBackend
+from jobber.results.mysql import MysqlResults
 from jobber.results.postgresql import PostgresResults
 from jobber.results.sqlite import SqliteResults
 
@@ -17,8 +18,11 @@ def open_results(settings: ResultsSettings) -> ResultsBackend:
     """
     if settings.engine == "postgresql":
         return PostgresResults(settings)
+    if settings.engine == "mysql":
+        return MysqlResults(settings)
     if settings.engine == "sqlite":
         return SqliteResults(settings)
     raise ConfigError(
-        f'[results.{settings.name}] is a {settings.engine} database; results are written to "postgresql" or "sqlite"'
+        f'[results.{settings.name}] is a {settings.engine} database; results are written to "postgresql", "mysql" or '
+        '"sqlite"'
     )

@@ -16,7 +16,6 @@ from jobber.columns import Column, Kind, Row
 from jobber.errors import ValueNotRepresentable
 
 _NULL = "\\N"
-_BOOLEANS = {True: "t", False: "f", None: _NULL}
 _SHOWN = 100
 
 
@@ -33,11 +32,15 @@ class CopyText:
 
     Parameters:
         columns: of the result, in order.
+        booleans: how false and true are written.
+        nul: whether text may hold NUL, which PostgreSQL's cannot.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, columns: Sequence[Column], *, booleans: tuple[str, str] = ("f", "t"), nul: bool = False) -> None:
         self._columns = columns
-        # PostgreSQL rounds what has too many digits after the point without a word.
+        self._booleans = {False: booleans[0], True: booleans[1], None: _NULL}
+        self._nul = nul
+        # PostgreSQL rounds what has too many digits after the point without a word; so does MySQL.
         self._rounded = {
             position: re.compile(rf"\.\d{{{digits}}}\d*[1-9]")
             for position, column in enumerate(columns)
@@ -62,7 +65,7 @@ class CopyText:
                 self._fail(position, values, rounded.search, "digits would be rounded away")
             fields.append(texts)
         text = _joined(fields)
-        if "\0" in text:
+        if not self._nul and "\0" in text:
             self._fail_anywhere(batch, lambda value: "\0" in value, "PostgreSQL's text has no NUL")
         tabs = len(batch) * (len(fields) - 1)
         if (text.count("\t"), text.count("\n"), text.count("\\")) != (tabs, len(batch), nulls) or "\r" in text:
@@ -76,8 +79,11 @@ class CopyText:
     def _texts(self, position: int, values: tuple[Any, ...], missing: int) -> Sequence[str]:
         kind = self._columns[position].kind
         if kind is Kind.BOOLEAN:
-            return [_BOOLEANS[value] for value in values]
-        if kind is Kind.INTEGER or kind is Kind.FLOAT:
+            return [self._booleans[value] for value in values]
+        if kind is Kind.FLOAT:
+            # The digits that an engine prints itself: a NUMERIC shows the zero of 1.0.
+            return [_NULL if value is None else str(value).removesuffix(".0") for value in values]
+        if kind is Kind.INTEGER:
             if missing:
                 return [_NULL if value is None else str(value) for value in values]
             return list(map(str, values))

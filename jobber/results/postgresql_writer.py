@@ -19,12 +19,13 @@ from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row
 from jobber.errors import AttemptError, ResultsFailed, ResultsUnavailable
 from jobber.results import postgresql_ledger as ledger
+from jobber.results.aside import aside
 from jobber.results.base import Target
 from jobber.results.copytext import CopyText
 from jobber.results.naming import staging_name
 from jobber.results.postgresql_errors import translated
 from jobber.results.postgresql_load import Load
-from jobber.results.postgresql_waiting import aside, heard
+from jobber.results.postgresql_waiting import heard
 from jobber.sources.base import Chunk
 
 if TYPE_CHECKING:

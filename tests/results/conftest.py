@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
+import pymysql
 import pytest
 from sqlalchemy import make_url
 
@@ -19,10 +20,11 @@ from jobber.columns import Column, Kind, Row
 from jobber.config import ResultsSettings
 from jobber.results import open_results
 from jobber.results.base import ResultsBackend, ResultsWriter, Target
+from jobber.results.mysql import MysqlResults
 from jobber.results.postgresql import PostgresResults
 from jobber.results.sqlite import SqliteResults
 from jobber.sources.base import Chunk
-from tests.servers import Postgres
+from tests.servers import MariaDB, Postgres
 
 COLUMNS = (Column("id", Kind.INTEGER), Column("name", Kind.TEXT))
 ONE: list[Row] = [(1, "one")]
@@ -58,6 +60,14 @@ class Lab(Protocol):
 
     def overdue(self, table: str) -> None:
         """Make a result's time be over."""
+        ...
+
+    def ago(self, days: int) -> str:
+        """Return SQL for the time so many days ago, as the ledger has it."""
+        ...
+
+    def lifetime(self) -> float:
+        """Return the seconds from publishing to expiry of the only result."""
         ...
 
 
@@ -98,6 +108,13 @@ class PostgresLab:
     def overdue(self, table: str) -> None:
         self.query(f"UPDATE jobber_ledger SET expires_at = now() - interval '1 second' WHERE table_name = '{table}'")
 
+    def ago(self, days: int) -> str:
+        return f"now() - interval '{days} days'"
+
+    def lifetime(self) -> float:
+        [(lifetime,)] = self.query("SELECT extract(epoch FROM expires_at - published_at)::float FROM jobber_ledger")
+        return float(lifetime)
+
 
 @dataclass
 class SqliteLab:
@@ -130,6 +147,60 @@ class SqliteLab:
     def overdue(self, table: str) -> None:
         self.ledger(f"UPDATE jobber_ledger SET expires_at = julianday('now', '-1 second') WHERE table_name = '{table}'")
 
+    def ago(self, days: int) -> str:
+        return f"julianday('now') - {days}"
+
+    def lifetime(self) -> float:
+        [(lifetime,)] = self.ledger("SELECT expires_at - published_at FROM jobber_ledger")
+        return float(lifetime) * 86400
+
+
+@dataclass
+class MysqlLab:
+    server: MariaDB
+    database: str
+    settings: ResultsSettings
+    backend: MysqlResults
+    opened: list[ResultsBackend]
+
+    def another(self, **changes: Any) -> MysqlResults:
+        backend = MysqlResults(self.settings, **changes)
+        self.opened.append(backend)
+        return backend
+
+    def connect(self, **options: Any) -> pymysql.Connection[Any]:
+        return self.server.connect(
+            self.database, init_command="SET sql_mode = 'ANSI_QUOTES', time_zone = '+00:00'", **options
+        )
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    ledger = query
+
+    def tables(self) -> set[str]:
+        return {name for (name,) in self.query("SHOW TABLES")} - {"jobber_ledger"}
+
+    def renaming(self) -> bool:
+        """Say whether a RENAME waits for a reader."""
+        return bool(self.query("SELECT 1 FROM information_schema.processlist WHERE info LIKE 'RENAME TABLE%'"))
+
+    def make_stranger(self, table: str) -> None:
+        self.query(f'CREATE TABLE "{table}" (precious text)')
+        self.query(f"INSERT INTO \"{table}\" VALUES ('mine')")
+
+    def overdue(self, table: str) -> None:
+        self.query(f"UPDATE jobber_ledger SET expires_at = now() - interval 1 second WHERE table_name = '{table}'")
+
+    def ago(self, days: int) -> str:
+        return f"now() - interval {days} day"
+
+    def lifetime(self) -> float:
+        [(lifetime,)] = self.query("SELECT timestampdiff(MICROSECOND, published_at, expires_at) FROM jobber_ledger")
+        return float(lifetime) / 1e6
+
 
 _schemas = itertools.count(1)
 
@@ -150,6 +221,22 @@ def postgres_lab(server: Postgres, **settings: Any) -> Iterator[PostgresLab]:
             opened.close()
 
 
+def mysql_lab(server: MariaDB, **settings: Any) -> Iterator[MysqlLab]:
+    """A database of its own; ``insert`` forbids LOAD DATA LOCAL."""
+    database = server.new_database()
+    options = "?local_infile=0" if settings.pop("insert", False) else ""
+    chosen = ResultsSettings(name="main", url=server.url(database) + options, engine="mysql", **settings)
+    backend = open_results(chosen)
+    assert isinstance(backend, MysqlResults)
+    lab = MysqlLab(server, database, chosen, backend, [backend])
+    try:
+        yield lab
+    finally:
+        for opened in lab.opened:
+            opened.close()
+        server.drop_database(database)
+
+
 def sqlite_lab(folder: Path, **settings: Any) -> Iterator[SqliteLab]:
     chosen = ResultsSettings(name="main", url=f"sqlite:///{folder}", engine="sqlite", **settings)
     backend = open_results(chosen)
@@ -162,11 +249,21 @@ def sqlite_lab(folder: Path, **settings: Any) -> Iterator[SqliteLab]:
             opened.close()
 
 
-@pytest.fixture(params=["postgresql", "postgresql-unlogged", "sqlite"])
+ENGINES = ["postgresql", "postgresql-unlogged", "mysql", "sqlite"]
+
+
+@pytest.fixture(params=ENGINES)
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     """An empty results database, one per engine."""
+    yield from any_lab(request, tmp_path)
+
+
+def any_lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    """The lab that a fixture's parameter names."""
     if request.param == "sqlite":
         yield from sqlite_lab(tmp_path / "results")
+    elif request.param.startswith("mysql"):
+        yield from mysql_lab(request.getfixturevalue("mariadb"), insert=request.param.endswith("insert"))
     else:
         server = request.getfixturevalue("postgres")
         yield from postgres_lab(server, unlogged=request.param.endswith("unlogged"))
@@ -179,9 +276,20 @@ def pg(postgres: Postgres) -> Iterator[PostgresLab]:
 
 
 @pytest.fixture
+def my(mariadb: MariaDB) -> Iterator[MysqlLab]:
+    """An empty results database on MariaDB."""
+    yield from mysql_lab(mariadb)
+
+
+@pytest.fixture
 def folder_lab(tmp_path: Path) -> Iterator[SqliteLab]:
     """An empty results folder."""
     yield from sqlite_lab(tmp_path / "results")
+
+
+def is_mysql(lab: Lab) -> bool:
+    """Say whether it is MySQL itself, whose JSON is binary."""
+    return isinstance(lab, MysqlLab) and lab.server.is_mysql
 
 
 def target(table: str = "results_a", *, run: int = 1, attempt: int = 1, ttl: int = 0, job_id: str = "a") -> Target:
@@ -235,6 +343,15 @@ def transaction(lab: PostgresLab, sql: str) -> Iterator[psycopg.Connection[tuple
     """Keep a transaction open that has run ``sql``."""
     with lab.connect() as connection, connection.transaction():
         connection.execute(sql)  # type: ignore[call-overload]
+        yield connection
+
+
+@contextmanager
+def reading(lab: MysqlLab, table: str = "results_a") -> Iterator[pymysql.Connection[Any]]:
+    """Keep a transaction open that reads a result."""
+    with lab.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("START TRANSACTION")
+        cursor.execute(f'SELECT * FROM "{table}"')
         yield connection
 
 

@@ -1,0 +1,144 @@
+"""Connections to a results database on MySQL or MariaDB: opened when first needed, kept, checked without asking."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+from pymysql import err
+from pymysql.constants import FIELD_TYPE, SERVER_STATUS
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+
+from jobber.cancellation import Cancellation
+from jobber.config import ResultsSettings
+from jobber.errors import JobberError, ResultsUnavailable
+from jobber.mysql import Connection, connect
+from jobber.results.mysql.errors import Held, translated
+
+#: What the server's own settings must not change. Rounded and cut values are told of by warnings and notes only; a DDL
+#: statement waits for readers for a second at most, while others queue behind it; a stream of rows may pause as long as
+#: its source does (seconds). https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html
+_VARIABLES = {
+    "sql_mode": ("'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"),
+    "time_zone": "'+00:00'",
+    "lc_messages": "'en_US'",
+    "sql_notes": "1",
+    "lock_wait_timeout": "1",
+    "innodb_lock_wait_timeout": "5",
+    "net_read_timeout": "86400",
+    "net_write_timeout": "600",
+    "wait_timeout": "86400",
+    "sql_select_limit": "DEFAULT",
+    "sql_safe_updates": "0",
+    "completion_type": "'NO_CHAIN'",
+}
+#: Not on every server, or not for every account. A table of strict InnoDB has no more than 196 columns of text, however
+#: short the texts are. Warnings are counted whether they are kept or not.
+_IF_POSSIBLE = {
+    "max_statement_time": "0",
+    "max_execution_time": "0",
+    "max_error_count": "64",
+    "innodb_strict_mode": "OFF",
+}
+#: Read as the text that the server prints: the canonical form.
+_AS_TEXT = frozenset(
+    {FIELD_TYPE.DECIMAL, FIELD_TYPE.NEWDECIMAL, FIELD_TYPE.DATE, FIELD_TYPE.DATETIME, FIELD_TYPE.TIMESTAMP}
+)
+
+
+class Connections:
+    """A pool of at most ``pool_size`` connections in autocommit mode. Nothing is connected before it is asked for."""
+
+    def __init__(self, settings: ResultsSettings) -> None:
+        self._name = settings.name
+        self._url = settings.url
+        self._size = settings.pool_size
+        self._timeout = settings.connect_timeout
+        # SQLAlchemy's own protocol of a DBAPI connection is narrower.
+        self._pool = QueuePool(
+            cast("Any", self._connect),
+            pool_size=settings.pool_size,
+            max_overflow=0,
+            timeout=settings.connect_timeout,
+            reset_on_return=None,
+            use_lifo=True,
+        )
+
+    def _connect(self) -> Connection:
+        connection = connect(self._url, connect_timeout=self._timeout, local_infile=True)
+        try:
+            connection.decoders = {kind: decode for kind, decode in connection.decoders.items() if kind not in _AS_TEXT}
+            connection.run("SET " + ", ".join(f"SESSION {name} = {value}" for name, value in _VARIABLES.items()))
+            connection.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+            for name, value in _IF_POSSIBLE.items():
+                with suppress(err.Error):
+                    connection.run(f"SET SESSION {name} = {value}")
+        except BaseException:
+            connection.abort()
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Lend a connection; one that comes back broken, inside a transaction or by a foreign error is closed.
+
+        Raises:
+            ResultsUnavailable: the server cannot be reached, or all connections are in use for ``connect_timeout``.
+            ResultsFailed: whatever the server refused to the body, in its own words.
+        """
+        with translated(self._name):
+            proxy = self._checked()
+            connection: Connection = proxy.driver_connection  # type: ignore[assignment]
+            sound = False
+            try:
+                yield connection
+                sound = True
+            except (JobberError, Held):
+                sound = True
+                raise
+            finally:
+                if not sound or not _is_idle(connection):
+                    proxy.invalidate()
+                proxy.close()
+
+    def _checked(self) -> PoolProxiedConnection:
+        while True:
+            try:
+                proxy = self._pool.connect()
+            except PoolTimeout as exc:
+                raise ResultsUnavailable(
+                    f'all {self._size} connections to results database "{self._name}" are in use '
+                    f"(waited {self._timeout:g} s); raise its pool_size"
+                ) from exc
+            if _is_idle(proxy.driver_connection):  # type: ignore[arg-type]
+                return proxy
+            proxy.invalidate()
+            proxy.close()
+
+    def close(self) -> None:
+        """Close all connections that are not lent."""
+        self._pool.dispose()
+
+
+@contextmanager
+def heard(cancellation: Cancellation, connection: Connection) -> Iterator[None]:
+    """While the body waits for the server, a pulled token breaks the connection; the body ends with the reason.
+
+    What the server still does then, it ends when somebody ends its connection (``MysqlResults.give_up``).
+    """
+    with cancellation.interruptible(connection.abort):
+        yield
+
+
+def _is_idle(connection: Connection) -> bool:
+    """Whether a connection is open and outside of a transaction, and the server has not said goodbye."""
+    if connection.sock is None or connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+        return False
+    # An idle connection has nothing to read.
+    poll = select.poll()
+    poll.register(connection.sock.fileno(), select.POLLIN)
+    return not poll.poll(0)
