@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ import jobber
 from jobber import config, queueing, tasks
 from jobber.cli.logs import configure_logging
 from jobber.cli.processes import Plan
+from jobber.cli.rehearsal import rehearse
 from jobber.cli.supervisor import Supervisor, check_address, reload_running
 from jobber.config import Settings
 from jobber.errors import ConfigError, JobberError, TaskFileError
@@ -285,7 +287,7 @@ def _findings(flags: Flags) -> Iterable[_Finding]:
     yield _tried("state", instance.store.ping, "reachable")
     yield _tried("broker", lambda: queueing.ping(instance.queueing.app), "reachable")
     for name, backend in instance.results.items():
-        yield _tried(f"results {name}", backend.prepare, f"reachable, writable ({backend.engine})")
+        yield _tried(f"results {name}", partial(rehearse, backend), f"reachable, writable ({backend.engine})")
     prepared = tasks.prepare(loaded.values(), instance.sources)
     for name, source in instance.sources.items():
         why = prepared.unavailable.get(name)

@@ -6,12 +6,13 @@ No message here repeats any part of an address but the name of a parameter.
 from __future__ import annotations
 
 import math
+import os
 import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from urllib.parse import unquote, unquote_plus
 
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 from jobber.config.durations import seconds
 
@@ -113,6 +114,37 @@ def normal(url: URL) -> URL:
         raise ValueError("names no database; write it like mysql://user:password@host:3306/database")
     pairs = ((name, value) for name, values in url.normalized_query.items() for value in values)
     return url.set(drivername=DRIVER, query=_tls(_checked(pairs)))
+
+
+def tls_problem(url: str) -> str | None:
+    """Say which TLS option of a URL cannot be used on this machine: a file that is not there, or holds something else.
+
+    PyMySQL would let the errors of Python's ``ssl`` through.
+    """
+    options = make_url(url).query
+    context = ssl.create_default_context()
+    trials: Mapping[str, Callable[[str], None]] = {
+        "ssl_ca": lambda path: context.load_verify_locations(cafile=path),
+        "ssl_capath": lambda path: os.scandir(path).close(),
+        # An encrypted key would make OpenSSL ask the terminal for its password.
+        "ssl_cert": lambda path: context.load_cert_chain(path, _path(options.get("ssl_key")), password=""),
+        "ssl_cipher": context.set_ciphers,
+    }
+    for name, attempt in trials.items():
+        if value := _path(options.get(name)):
+            try:
+                attempt(value)
+            except ssl.SSLError as error:
+                # An unknown cipher has no reason.
+                reason = (getattr(error, "reason", None) or "not known here").replace("_", " ").lower()
+                return f"has an option that cannot be used: {name}: {reason}"
+            except OSError as error:
+                return f"has an option that cannot be used: {name}: {error.strerror}"
+    return None
+
+
+def _path(value: str | tuple[str, ...] | None) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def is_go(dsn: str) -> bool:

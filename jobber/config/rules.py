@@ -8,14 +8,15 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
+from jobber.config import mysql
 from jobber.config.problems import KeyPath
 from jobber.config.settings import BrokerSettings, ResultsSettings, Settings
 from jobber.jobs import JOB_ID_PATTERN
 
 #: Engines that can keep results and the state of jobs.
 OWN_ENGINES = ("postgresql", "mysql", "sqlite")
-#: Keys of a results database, and the engines that they are about.
-_ENGINES_OF = {"unlogged": ("postgresql",), "grant_select_to": ("postgresql", "mysql")}
+#: What to do instead of ``grant_select_to`` on MySQL, where a right belongs to a name, whatever table bears it.
+_GRANT_ONCE = "; there, GRANT SELECT on the whole database once, and let it hold nothing but results"
 _SHOWN = {"postgresql": "PostgreSQL", "mysql": "MySQL", "sqlite": "SQLite"}
 #: RabbitMQ's names have 255 bytes; the rest is for queues, and for the mailboxes of workers.
 _PREFIX_MAX = 50
@@ -55,7 +56,7 @@ def validate(settings: Settings, *, declared: Collection[str] = ("db", "results"
     for results in settings.results.values():
         yield from _results_rules(results)
     for name, source in settings.databases.items():
-        if source.engine == "sqlite" and (problem := _sqlite_problem(source.url, folder=False)):
+        if problem := _url_problem(source.engine, source.url):
             yield ("db", name, "url"), problem
         if source.engine != "mysql" and source.zero_dates != "fail":
             yield ("db", name, "zero_dates"), f"is a matter of MySQL; this database is {_shown(source.engine)}"
@@ -82,7 +83,7 @@ def _state_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
         )
     elif engine not in OWN_ENGINES:
         yield path, f"{engine} cannot keep the state of jobs; use PostgreSQL, MySQL or SQLite"
-    elif engine == "sqlite" and (problem := _sqlite_problem(settings.state.url, folder=False)):
+    elif problem := _url_problem(engine, settings.state.url):
         yield path, problem
 
 
@@ -102,16 +103,25 @@ def _results_rules(results: ResultsSettings) -> Iterator[tuple[KeyPath, str]]:
     if results.engine not in OWN_ENGINES:
         yield (*path, "url"), f"{results.engine} cannot hold results in this version; use PostgreSQL, MySQL or SQLite"
         return
-    if results.engine == "sqlite" and (problem := _sqlite_problem(results.url, folder=True)):
+    if problem := _url_problem(results.engine, results.url, folder=True):
         yield (*path, "url"), problem
-    for key, engines in _ENGINES_OF.items():
-        if getattr(results, key) and results.engine not in engines:
-            whose = " and ".join(_shown(engine) for engine in engines)
-            yield (*path, key), f"is a matter of {whose}; this results database is {_shown(results.engine)}"
+    if results.engine != "postgresql":
+        problem = f"is a matter of PostgreSQL; this results database is {_shown(results.engine)}"
+        if results.unlogged:
+            yield (*path, "unlogged"), problem
+        if results.grant_select_to:
+            yield (*path, "grant_select_to"), problem + (_GRANT_ONCE if results.engine == "mysql" else "")
 
 
 def _shown(engine: str) -> str:
     return _SHOWN.get(engine, engine)
+
+
+def _url_problem(engine: str, url: str, *, folder: bool = False) -> str | None:
+    """Say what on this machine keeps a URL from being used; whether a server answers there is not asked."""
+    if engine == "sqlite":
+        return _sqlite_problem(url, folder=folder)
+    return mysql.tls_problem(url) if engine == "mysql" else None
 
 
 def _sqlite_problem(url: str, *, folder: bool) -> str | None:

@@ -34,7 +34,7 @@ class ResultsSettings:
     engine: str
     results_table: str = "results_%s"  # template of table names; holds %s once and adds to it
     unlogged: bool = False  # PostgreSQL: tables skip the WAL; a crash of the server empties them
-    grant_select_to: tuple[str, ...] = ()  # roles, or MySQL accounts, that may read every published result
+    grant_select_to: tuple[str, ...] = ()  # PostgreSQL: roles that may read every published result
     pool_size: int = 10
     connect_timeout: float = 10.0
 

@@ -92,7 +92,6 @@ url = "mariadb://u@h/d"
 zero_dates = "null"
 [results.two]
 url = "mysql://u@h/results"
-grant_select_to = ["reader", "'app'@'10.%'"]
 """.replace("[db.a-b.c]", "[db.a-b_c]")
     )
     app = settings.app
@@ -109,7 +108,6 @@ grant_select_to = ["reader", "'app'@'10.%'"]
     assert (one.pool_size, one.connect_timeout) == (4, 1.0)
     two = settings.results["two"]
     assert (two.url, two.engine) == ("mysql+pymysql://u@h/results", "mysql")
-    assert two.grant_select_to == ("reader", "'app'@'10.%'")
     assert list(settings.databases) == ["a-b_c", "d.e", "my"]
     assert (settings.databases["my"].engine, settings.databases["my"].zero_dates) == ("mysql", "null")
     assert settings.databases["d.e"].zero_dates == "fail"
