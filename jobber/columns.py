@@ -40,8 +40,8 @@ SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 ROW_PLACE = "_rowid_"
 
 #: Names that InnoDB keeps for itself, in any case
-#: (https://dev.mysql.com/doc/refman/8.4/en/innodb-multi-versioning.html).
-INNODB_COLUMNS = frozenset({"db_row_id", "db_trx_id", "db_roll_ptr"})
+#: (https://dev.mysql.com/doc/refman/8.4/en/innodb-multi-versioning.html and innodb-fulltext-index.html).
+INNODB_COLUMNS = frozenset({"db_row_id", "db_trx_id", "db_roll_ptr", "fts_doc_id"})
 
 #: What no MySQL identifier holds: NUL and characters outside of the Basic Multilingual Plane
 #: (https://dev.mysql.com/doc/refman/8.4/en/identifiers.html).
@@ -164,11 +164,11 @@ def unique_names(names: Sequence[str]) -> list[str]:
         name = _NO_NAME.sub("_", given).rstrip(_SPACE)
         wanted = shorten(name or f"column_{position}", 6)
         candidate, n = wanted, 1
-        while candidate.casefold() in taken or candidate in SYSTEM_COLUMNS:
+        while _folded(candidate) in taken or candidate in SYSTEM_COLUMNS:
             n += 1
             suffix = f"_{n}"
             candidate = _cut(wanted, NAME_MAX_BYTES - len(suffix)) + suffix
-        taken.add(candidate.casefold())
+        taken.add(_folded(candidate))
         unique.append(candidate)
     return unique
 
@@ -192,6 +192,11 @@ def shorten(name: str, digits: int, *, always: bool = False, of: str | None = No
         return name
     suffix = "_" + hashlib.sha256((name if of is None else of).encode()).hexdigest()[:digits]
     return _cut(name, NAME_MAX_BYTES - len(suffix)) + suffix
+
+
+def _folded(name: str) -> str:
+    """Return what names that some engine takes for the same have in common: MySQL drops the dot of the Turkish İ."""
+    return name.casefold().replace("i\u0307", "i")
 
 
 def _cut(text: str, size: int) -> str:

@@ -32,6 +32,15 @@ def test_the_server_is_known(mariadb: MariaDB, connection: Connection) -> None:
     assert connection.rows("SELECT CONNECTION_ID()") == [(connection.id,)]
 
 
+def test_statements_commit_though_the_server_says_otherwise_for_all(mariadb: MariaDB, mariadb_url: str) -> None:
+    mariadb.execute("SET GLOBAL autocommit = 0")
+    try:
+        with connect(mariadb_url, connect_timeout=10) as connection:
+            assert connection.rows("SELECT @@SESSION.autocommit") == [(1,)]
+    finally:
+        mariadb.execute("SET GLOBAL autocommit = 1")
+
+
 @pytest.mark.parametrize(
     ("told", "mariadb", "version"),
     [

@@ -171,6 +171,11 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMyS
                 if hasattr(socket, option):  # not on every system
                     self.sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
+    def autocommit(self, value: bool) -> None:
+        """Set the mode, whatever the server says that it is: a greeting of MySQL's does not know of a global one."""
+        self.autocommit_mode = bool(value)
+        self._send_autocommit_mode()
+
     def _get_server_information(self) -> None:
         super()._get_server_information()
         # Only a server that has capabilities beyond MySQL's leaves this one out.

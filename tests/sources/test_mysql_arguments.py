@@ -61,6 +61,12 @@ def test_any_text_arrives_as_it_is(source: Source, accepts: frozenset[Shape], te
         (Decimal("0.10"), Kind.NUMERIC, "0.10"),
         (Decimal("-12345678901234567890.123456789"), Kind.NUMERIC, "-12345678901234567890.123456789"),
         (Decimal("1E+3"), Kind.INTEGER, 1000),
+        (10**65 - 1, Kind.NUMERIC, "9" * 65),
+        (Decimal("0." + "1" * 40), Kind.NUMERIC, "0." + "1" * 40),
+        # What has more digits than a DECIMAL stays exact as a double, or is refused.
+        (10**65, Kind.FLOAT, 1e65),
+        (Decimal("-1E+100"), Kind.FLOAT, -1e100),
+        (Decimal("1.5E-100"), Kind.FLOAT, 1.5e-100),
         (True, Kind.INTEGER, 1),
         (False, Kind.INTEGER, 0),
         ("x", Kind.TEXT, "x"),
@@ -83,6 +89,14 @@ def test_arguments_stand_where_the_server_takes_them(source: Source, accepts: fr
 def test_too_few_or_too_many_arguments_are_refused(source: Source, sql: str, args: list[Scalar]) -> None:
     with pytest.raises(BadArguments):
         read(source, sql, args)
+
+
+@pytest.mark.parametrize(
+    "value", [10**79 + 7, 10**400, *map(Decimal, ["1E+400", "-1E+400", "1E-400", "0." + "1" * 65, "NaN", "Infinity"])]
+)
+def test_a_number_that_the_server_would_replace_by_another_is_refused(source: Source, value: Scalar) -> None:
+    with pytest.raises(BadArguments, match="argument 2 is a number that MySQL cannot hold"):
+        read(source, "SELECT ?, ?", [1, value])
 
 
 def test_half_of_a_surrogate_pair_is_refused(source: Source) -> None:

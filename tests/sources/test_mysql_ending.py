@@ -13,9 +13,11 @@ import pytest
 from jobber.cancellation import Cancellation
 from jobber.config import DatabaseSettings
 from jobber.errors import Cancelled, QueryFailed, SourceUnavailable, TimedOut
+from jobber.jobs import Scalar
 from jobber.mysql import Killer
 from jobber.sources import open_source
 from jobber.sources.base import Shape, Source
+from jobber.sources.mysql.session import Prepared, Session
 from jobber.sqltext import parse
 from tests.servers import MariaDB, wait_until
 from tests.sources.engines import MysqlEngine, opened
@@ -255,7 +257,7 @@ def test_a_right_that_is_missing_is_told_in_the_engines_words(engine: MysqlEngin
     ("sql", "words"),
     [
         (
-            "SELECT GROUP_CONCAT(REPEAT('x', 1000)) FROM numbers",
+            "SELECT GROUP_CONCAT(REPEAT('x', @@max_allowed_packet / 100)) FROM numbers",
             r"cut by group_concat.*max_len is too small",
         ),
         ("SELECT LENGTH(REPEAT('x', 1100000000))", r"larger than max_allowed_packet .*max_allowed_packet is too small"),
@@ -264,13 +266,57 @@ def test_a_right_that_is_missing_is_told_in_the_engines_words(engine: MysqlEngin
 def test_a_value_that_the_server_cuts_off_fails_the_query(
     engine: MysqlEngine, accepts: frozenset[Shape], sql: str, words: str
 ) -> None:
-    source = opened(engine, url=f"{engine.url()}?init_command=SET%20group_concat_max_len%3D10000")
+    source = opened(engine)
     # Among warnings about what the query itself asked for.
     rest = "SELECT d / 'a' FROM digits UNION ALL " * 20
     with pytest.raises(QueryFailed, match=f"(?i){words}") as failed:
         read(source, rest + sql, accepts=accepts)
     assert not failed.value.retryable
     assert len(read(source, "SELECT d / 'a' FROM digits").rows) == 10
+    source.close()
+
+
+def test_a_limit_of_group_concat_cuts_nothing_off_behind_more_warnings_than_the_server_keeps(
+    engine: MysqlEngine, accepts: frozenset[Shape]
+) -> None:
+    source = opened(engine, url=f"{engine.url()}?init_command=SET%20group_concat_max_len%3D1000")
+    warned = "SELECT SUM(a.n / 'x') AS s FROM numbers a, numbers b WHERE b.n < 100"
+    sql = f"SELECT LENGTH(g), s FROM ({warned}) q, (SELECT GROUP_CONCAT(n) AS g FROM numbers) r"
+    assert read(source, sql, accepts=accepts).rows == [(3889, None)]
+    source.close()
+
+
+def test_rows_that_a_limit_of_the_server_leaves_out_fail_the_query(
+    engine: MysqlEngine, accepts: frozenset[Shape]
+) -> None:
+    source = opened(engine)
+    counted = "WITH RECURSIVE c AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM c WHERE n < 2000) SELECT n FROM c"
+    with pytest.raises(QueryFailed, match=r"max_recursive_iterations is too small|cte_max_recursion_depth"):
+        read(source, counted, accepts=accepts)
+    if not engine.server.is_mysql:
+        assert len(read(source, "SELECT n FROM numbers LIMIT ROWS EXAMINED 5", accepts=accepts).rows) < 1000
+    source.close()
+
+
+@pytest.mark.parametrize("args", [[], [1]])
+def test_a_table_altered_while_the_query_begins_gives_no_column_the_name_of_another(
+    engine: MysqlEngine, monkeypatch: pytest.MonkeyPatch, accepts: frozenset[Shape], args: list[Scalar]
+) -> None:
+    engine.watch("DROP TABLE IF EXISTS altered")
+    engine.watch("CREATE TABLE altered (one INT, two INT)")
+    source, prepare = opened(engine), Session.prepare
+
+    def then_altered(session: Session, text: str) -> Prepared:
+        prepared = prepare(session, text)
+        engine.watch("ALTER TABLE altered CHANGE one two INT, CHANGE two one INT")
+        monkeypatch.undo()
+        return prepared
+
+    monkeypatch.setattr(Session, "prepare", then_altered)
+    with pytest.raises(QueryFailed, match="a table of the query was altered while it began") as failed:
+        read(source, "SELECT a.*" + ", ?" * len(args) + " FROM altered a", args, accepts=accepts)
+    assert failed.value.retryable
+    assert read(source, "SELECT * FROM altered", accepts=accepts).names == ["two", "one"]
     source.close()
 
 

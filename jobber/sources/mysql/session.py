@@ -37,8 +37,10 @@ _RESET_CONNECTION = 0x1F
 _NOT_PREPARABLE = 1295
 #: "Query execution was interrupted."
 _INTERRUPTED = 1317
-#: Warnings of values that a limit has cut off, or made NULL of, and the limit.
-_CUT = {1260: "group_concat_max_len", 1301: "max_allowed_packet"}
+#: Warnings of values that a limit has cut off, or made NULL of, and of rows that it left out; and the limit.
+_CUT = {1260: "group_concat_max_len", 1301: "max_allowed_packet", 1931: "max_recursive_iterations"}
+#: What MariaDB says of rows that the query itself told it to leave out.
+_ASKED_FOR = "LIMIT ROWS EXAMINED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Session:
             self.connection.run(sql)
         self.connection.wait_at_most(None)
 
-    def literals(self, values: Sequence[Scalar]) -> list[str]:
+    def literals(self, values: Sequence[Scalar | float]) -> list[str]:
         """Return arguments as constants, quoted by the driver as this session reads them."""
         return [self.connection.escape(value) for value in values]
 
@@ -177,9 +179,9 @@ class Session:
         return fields
 
     def _check_warnings(self) -> None:
-        """Fail over values that the server has cut off, of which it only warns."""
+        """Fail over what the server has cut off, of which it only warns."""
         for _, code, text in self.connection.rows("SHOW WARNINGS"):
-            if code in _CUT:
+            if code in _CUT and _ASKED_FOR not in text:
                 raise QueryFailed(
                     f"{self._source}: {text} (warning {code}); {_CUT[code]} is too small for this query: change it on "
                     "the server, or for jobber alone with init_command in the database's url",

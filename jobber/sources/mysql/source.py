@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from decimal import Decimal
+from math import isfinite
 
 from pymysql import err
 
@@ -17,6 +19,7 @@ from jobber.jobs import Scalar
 from jobber.mysql import ColumnPacket, Connection
 from jobber.sources.base import Chunk, Query, RowStream, Shape
 from jobber.sources.mysql import statements, types
+from jobber.sources.mysql.charsets import Charsets
 from jobber.sources.mysql.failures import translate
 from jobber.sources.mysql.session import Prepared, Session
 from jobber.sources.mysql.values import Values
@@ -25,6 +28,9 @@ from jobber.sqltext import Statement
 
 #: Bytes of rows that travel together; decoded ones take several times as much memory.
 _CHUNK_BYTES, _BATCH_BYTES = 256 * 1024, 128 * 1024
+#: Digits that a number of type DECIMAL may have
+#: (https://dev.mysql.com/doc/refman/8.4/en/precision-math-decimal-characteristics.html).
+_DECIMAL_DIGITS = 65
 #: What a label may not bring into a comment.
 _UNSAFE = re.compile(r"[^-\w=:.,@ ]")
 
@@ -38,6 +44,7 @@ class MysqlSource:
         self.name = settings.name
         self._settings = settings
         self._connect_timeout = settings.connect_timeout
+        self._charsets = Charsets()
         self._pool = Pool(settings.name, self._connect, settings.pool_size, settings.connect_timeout)
 
     def describe(self, statement: Statement) -> Sequence[Column] | None:
@@ -76,9 +83,9 @@ class MysqlSource:
         try:
             session.limit(timeout)
             with session.guard(cancellation):
-                definitions = self._start(session, query, values)
-            mariadb = session.connection.is_mariadb
-            converter = Values(types.fields_of(definitions, mariadb=mariadb), self._settings.zero_dates)
+                definitions, texts = self._start(session, query, values)
+            fields = types.fields_of(definitions, mariadb=session.connection.is_mariadb, texts=texts)
+            converter = Values(fields, self._settings.zero_dates)
             stream: RowStream
             if Shape.ENCODED in accepts:
                 stream = _EncodedRows(session, converter, cancellation)
@@ -119,8 +126,15 @@ class MysqlSource:
             )
         return prepared
 
-    def _start(self, session: Session, query: Query, values: Sequence[Scalar]) -> Sequence[ColumnPacket]:
-        """Run the query and return the columns of its answer, under the names that they have without arguments."""
+    def _start(
+        self, session: Session, query: Query, values: Sequence[Scalar | float]
+    ) -> tuple[Sequence[ColumnPacket], Mapping[int, types.Form]]:
+        """Run the query.
+
+        Returns:
+            the columns of its answer, under the names that they have without arguments; and what makes UTF-8 of text
+            that comes otherwise, by the position of its column.
+        """
         prepared = self._prepare(session, query.statement, query.label)
         names = [column.name for column in prepared.columns]
         literals = session.literals(values)
@@ -129,6 +143,9 @@ class MysqlSource:
         if values:  # their types are part of what the columns' types are
             session.forget(prepared)
             prepared = session.prepare(text)
+        texts = self._charsets.forms(session.connection, prepared.columns)
+        if not texts:
+            session.connection.run("SET character_set_results = utf8mb4")
         if any(map(types.rounded, prepared.columns)):
             definitions = session.execute(prepared)
         else:
@@ -136,10 +153,18 @@ class MysqlSource:
             definitions = session.query(text)
         if not definitions:
             raise self._without_columns()
-        if len(names) == len(definitions):
-            for definition, name in zip(definitions, names, strict=True):
-                definition.name = name
-        return definitions
+        if not statements.tells(query.statement.sql):
+            self._name(definitions, names)
+        return definitions, texts
+
+    def _name(self, definitions: Sequence[ColumnPacket], names: Sequence[str]) -> None:
+        """Give columns the names that they had with placeholders in place of the arguments."""
+        pairs = list(zip(definitions, names, strict=False))
+        # Between preparing and running nothing holds the tables, and columns may have changed places.
+        if len(names) != len(definitions) or any(d.name != name and "?" not in name for d, name in pairs):
+            raise QueryFailed(f"{self.name}: a table of the query was altered while it began", retryable=True)
+        for definition, name in pairs:
+            definition.name = name
 
     def _without_columns(self) -> QueryFailed:
         return QueryFailed(f"{self.name}: the statement returns no columns; a task must read", retryable=False)
@@ -204,16 +229,40 @@ class _DecodedRows:
             yield self._values.decoded(fields)
 
 
-def _arguments(values: Sequence[Scalar]) -> Sequence[Scalar]:
-    for position, value in enumerate(values, 1):
-        if isinstance(value, str):
+def _arguments(values: Sequence[Scalar]) -> Sequence[Scalar | float]:
+    """Return the values as they can be written in SQL; BadArguments for one that the server would read as another."""
+    return [_argument(position, value) for position, value in enumerate(values, 1)]
+
+
+def _argument(position: int, value: Scalar) -> Scalar | float:
+    match value:
+        case str():
             try:
                 value.encode()
             except UnicodeEncodeError:
                 raise BadArguments(
                     f"argument {position} holds half of a surrogate pair, which is no character"
                 ) from None
-    return values
+        case int() | Decimal() if not _is_decimal(Decimal(value)):
+            # The server would take the largest number that it has, or 0, in its place. What 1e100 stands for is a
+            # double anyhow, where it is one exactly.
+            with suppress(OverflowError):
+                double = float(value)
+                if isfinite(double) and Decimal(repr(double)) == value:
+                    return double
+            raise BadArguments(
+                f"argument {position} is a number that MySQL cannot hold: its decimals have {_DECIMAL_DIGITS} digits"
+            )
+    return value
+
+
+def _is_decimal(value: Decimal) -> bool:
+    """Tell whether a number, written without an exponent, has no more digits than a DECIMAL."""
+    if not value.is_finite():
+        return False
+    _, digits, exponent = value.as_tuple()
+    whole = max(len(digits) + int(exponent), 1)
+    return whole + max(-int(exponent), 0) <= _DECIMAL_DIGITS
 
 
 def _comment(label: str) -> str:

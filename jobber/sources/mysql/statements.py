@@ -36,11 +36,15 @@ def begin(session: Session, timeout: float) -> Iterator[str]:
         yield connection.init_command
     names = f"utf8mb4 COLLATE {connection.collation}" if connection.collation else "utf8mb4"
     settings = {
+        # Until the query runs, its columns tell their own character sets.
+        "character_set_results": "NULL",
         "time_zone": "'+00:00'",
         "sql_mode": connection.escape(session.sql_mode),
         "net_write_timeout": str(_WRITE_TIMEOUT),
         # Somebody may have set it for all sessions, and it cuts results off without a word.
         "sql_select_limit": "18446744073709551615",
+        # It cuts values off, and the warning of that may come behind more warnings than the server keeps.
+        "group_concat_max_len": "GREATEST(@@group_concat_max_len, @@max_allowed_packet)",
     }
     mysql = not connection.is_mariadb
     if not mysql:

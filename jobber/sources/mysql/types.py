@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from pymysql.constants import FIELD_TYPE as TYPE
 
@@ -65,14 +66,17 @@ class Field:
     free: bool
 
 
-def fields_of(definitions: Sequence[ColumnPacket], *, mariadb: bool) -> tuple[Field, ...]:
+def fields_of(
+    definitions: Sequence[ColumnPacket], *, mariadb: bool, texts: Mapping[int, Form] = MappingProxyType({})
+) -> tuple[Field, ...]:
     """Return the columns of an answer.
 
     Parameters:
         definitions: as the server sent them.
         mariadb: whether it is MariaDB; it writes some geometries otherwise than MySQL does.
+        texts: what converts text that does not come in UTF-8, by the column's position.
     """
-    return tuple(_field(definition, mariadb) for definition in definitions)
+    return tuple(_field(definition, mariadb, texts.get(n)) for n, definition in enumerate(definitions))
 
 
 def columns_of(definitions: Sequence[ColumnPacket]) -> tuple[Column, ...]:
@@ -111,10 +115,12 @@ def _decimal(definition: ColumnPacket) -> Column:
     return Column(definition.name, Kind.NUMERIC, max(precision, 1), scale)
 
 
-def _field(definition: ColumnPacket, mariadb: bool) -> Field:
+def _field(definition: ColumnPacket, mariadb: bool, text: Form | None) -> Field:
     column = _column(definition)
     form: Form | None = None
-    if column.kind is Kind.BINARY:
+    if text is not None:
+        form = text
+    elif column.kind is Kind.BINARY:
         form = _hexadecimal
     elif column.kind is Kind.NUMERIC and definition.flags & _ZEROFILL:
         form = _without_zeros
@@ -126,7 +132,7 @@ def _field(definition: ColumnPacket, mariadb: bool) -> Field:
         column,
         form,
         fraction=column.kind is Kind.TIMESTAMP and definition.scale > 0,
-        free=column.kind in {Kind.TEXT, Kind.JSON} and form is None,
+        free=column.kind in {Kind.TEXT, Kind.JSON} and form is text,
     )
 
 
