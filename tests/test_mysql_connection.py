@@ -119,7 +119,7 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
         with pytest.raises(err.OperationalError) as failed:
             connect(f"mysql+pymysql://u@127.0.0.1:{server.getsockname()[1]}/d", connect_timeout=1)
     assert time.monotonic() - began < 10
-    assert meaning(failed.value) is Meaning.LOST
+    assert meaning(failed.value) is Meaning.UNAVAILABLE
 
 
 def test_a_limit_to_silence_holds_from_when_it_is_set(connection: Connection) -> None:
@@ -213,3 +213,28 @@ def test_a_password_is_sent_in_utf_8(mariadb: MariaDB) -> None:
             assert connection.rows("SELECT 1") == [(1,)]
     finally:
         mariadb.execute("DROP USER secretive")
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00" * 99]
+)
+def test_what_is_no_mysql_server_is_said_to_be_none(greeting: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            client.sendall(greeting)
+            time.sleep(2)
+            client.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(err.OperationalError) as failed:
+            connect(f"mysql+pymysql://root@127.0.0.1:{listener.getsockname()[1]}/x", connect_timeout=1)
+    assert meaning(failed.value) is Meaning.UNAVAILABLE
+    assert words(failed.value) == "it does not answer as a MySQL server does (error 2003)"
+
+
+def test_a_file_of_tls_that_went_away_is_an_error_of_the_connection(mariadb_url: str) -> None:
+    with pytest.raises(err.OperationalError) as failed:
+        connect(f"{mariadb_url}?ssl_ca=/nowhere/ca.pem", connect_timeout=5)
+    assert words(failed.value) == "TLS failed (error 2026)"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,6 +17,7 @@ from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 from sqlalchemy import make_url
 
 from jobber.mysql import protocol
+from jobber.mysql.errors import number
 
 #: A connection whose other end vanished breaks within about a minute instead of hours
 #: (https://man7.org/linux/man-pages/man7/tcp.7.html).
@@ -40,7 +43,10 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMyS
     def __init__(self, *arguments: Any, password: str | bytes = "", **options: Any) -> None:
         # PyMySQL itself would encode it as Latin-1.
         encoded = password.encode() if isinstance(password, str) else password
-        super().__init__(*arguments, password=encoded, **options)
+        try:
+            super().__init__(*arguments, password=encoded, **options)
+        except OSError as error:  # of a file of TLS, which the config was checked with
+            raise err.OperationalError(CR.CR_SSL_CONNECTION_ERROR, "TLS cannot be set up") from error
 
     # -- what the server is --------------------------------------------------------------------------------------------
 
@@ -177,7 +183,14 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMyS
         self._send_autocommit_mode()
 
     def _get_server_information(self) -> None:
-        super()._get_server_information()
+        try:
+            super()._get_server_information()
+        except (err.Error, LookupError, ValueError, struct.error) as error:
+            if getattr(error, "sqlstate", None) is not None or number(error) not in (0, CR.CR_SERVER_LOST):
+                raise  # a server's own refusal
+            silent = err.OperationalError(CR.CR_CONN_HOST_ERROR, "no greeting")
+            silent.original_exception = OSError(errno.EPROTO, "it does not answer as a MySQL server does")
+            raise silent from error
         # Only a server that has capabilities beyond MySQL's leaves this one out.
         speaks_extended = not self.server_capabilities & protocol.CLIENT_MYSQL
         self._extended = speaks_extended and self.is_mariadb and self.version >= _EXTENDED_SINCE

@@ -5,6 +5,7 @@ Messages for people hold no statement, no parameter and no address; the driver's
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from enum import Enum, auto
 
@@ -31,7 +32,7 @@ _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 #: MySQL and MariaDB: missing rights, a transaction that may only read, and a binary log of the wrong format. Time may
 #: cure them here, where every statement is jobber's own.
 _MYSQL_UNAVAILABLE = {
-    **dict.fromkeys((1142, 1143, 1227), "access denied"),
+    **dict.fromkeys((1142, 1143, 1227), "its account has not all the rights that it needs"),
     1792: "the server is read-only",
     1665: "its binary log must have the format ROW or MIXED",
 }
@@ -123,12 +124,20 @@ def translated(error: SQLAlchemyError) -> JobberError:
     missing = code == _MYSQL_NO_TABLE or getattr(driver, "sqlstate", None) == _UNDEFINED_TABLE
     if missing or "no such table" in str(driver):
         return StateUnavailable("the state database has no tables of jobber yet")
+    if code in _MYSQL_UNAVAILABLE:
+        return StateUnavailable(f"the state database cannot be used: {_refusal(driver)}")
     return StateUnavailable(f"the state database cannot be reached or does not answer{_reason(driver)}")
+
+
+def _refusal(error: pymysql.Error) -> str:
+    """Say what a server of MySQL's does not let us do; its own words name account and host after that."""
+    denied = re.match(r"([A-Z, ]+) command denied", str(error.args[1]))
+    return f"its account may not {denied[1]} there" if denied else _MYSQL_UNAVAILABLE[mysql.number(error)]
 
 
 def _reason(driver: object) -> str:
     """Return the driver's words without the address that libpq puts before them."""
     if isinstance(driver, pymysql.Error):
-        return f": {_MYSQL_UNAVAILABLE.get(mysql.number(driver)) or mysql.plain(driver)}"
+        return f": {mysql.plain(driver)}"
     words = str(driver or "").partition("\n")[0].rpartition("failed: ")[2].strip()
     return f": {words}" if words else ""
