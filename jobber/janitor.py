@@ -1,4 +1,4 @@
-"""What must be tidied in results databases: expired results, and what dead attempts left.
+"""What must be tidied in results databases: expired results, what dead attempts left, and what failed runs published.
 
 A thread of its own: a results database that hangs must keep nobody from starting due jobs or rescuing lost ones.
 """
@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 
 from jobber.errors import JobberError
-from jobber.jobs import Job
+from jobber.jobs import Job, Micros
 from jobber.results.base import ResultsBackend
 from jobber.store import Store
 
@@ -22,6 +22,8 @@ ROLE = "janitor"
 _ROUND, _LEASE = 30.0, 120.0
 #: Seconds after which an attempt that still has staging tables is asked for.
 _ABANDONED = 60.0
+#: Seconds of history that are looked through at first, and once more in every round: an end may be committed late.
+_LOOK_BACK, _OVERLAP = 3600, 60
 
 
 class Janitor:
@@ -36,6 +38,7 @@ class Janitor:
         self._results = results
         self._holder = holder
         self._lost: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._withdrawn: Micros | None = None  # runs that ended before are done with
 
     def fence(self, job: Job) -> None:
         """See soon that an attempt whose worker was declared dead publishes nothing when it comes back."""
@@ -73,6 +76,10 @@ class Janitor:
                 log.warning("%s is not tidied for now: %s", name, error)
             except Exception:
                 log.exception("%s could not be tidied; the others go on", name)
+        try:
+            self._withdraw()
+        except JobberError as error:
+            log.warning("the janitor waits: %s", error)
 
     def _tidy(self, name: str, backend: ResultsBackend) -> None:
         while expired := backend.expire():
@@ -83,6 +90,34 @@ class Janitor:
             for key, claim in abandoned.items():
                 if key not in running:
                     self._fence(name, claim.table, claim.run, claim.attempt)
+
+    def _withdraw(self) -> None:
+        """Drop what was published by runs that ended without success: who published died before it could say so."""
+        now = self._store.now()
+        since = now - _LOOK_BACK * 1_000_000 if self._withdrawn is None else self._withdrawn
+        done = True
+        while found := self._store.doubtful(since):
+            for job in found:
+                done = self._drop(job) and done
+                since = job.finished_at or now
+        if done:
+            self._withdrawn = now - _OVERLAP * 1_000_000
+
+    def _drop(self, job: Job) -> bool:
+        """Drop what a run published; False if that has to be tried again."""
+        backend = self._results.get(job.results)
+        if backend is None:
+            return True
+        try:
+            backend.fence(job.table, job.run, job.attempt)
+            if backend.drop(job.table, job.run):
+                log.info("%s: dropped %s, whose job %s is %s", job.results, job.table, job.job_id, job.state)
+        except JobberError as error:
+            log.warning("could not drop %s in %s yet: %s", job.table, job.results, error)
+            return False
+        except Exception:
+            log.exception("could not drop %s in %s", job.table, job.results)
+        return True
 
     def _fence(self, results: str, table: str, run: int, attempt: int) -> None:
         backend = self._results.get(results)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from jobber.columns import Row
 from jobber.config import Settings
-from jobber.errors import Draining, InvalidRequest, ResultsGone, ResultsNotReady, UnknownTask
+from jobber.errors import AttemptError, Draining, InvalidRequest, ResultsGone, ResultsNotReady, UnknownTask
 from jobber.jobs import PRIORITY_NORMAL, Args, Job, JobState, Micros, NewJob
 from jobber.queueing import Queueing
 from jobber.results.base import ResultsBackend
@@ -162,15 +162,27 @@ class Service:
         job = self._store.get(job_id)
         if purge and not job.live:
             # The table first: what is forgotten in the state cannot be dropped any more.
-            for run in self._store.finished(job_id):
-                if run.state is JobState.SUCCESS and run.results in self._results:
-                    self._results[run.results].drop(run.table, run.run)
-            self._store.purge(job_id)
+            dropped = {run.run for run in self._store.finished(job_id) if self._drop(run)}
+            for run in self._store.purge(job_id):
+                if run.run not in dropped:  # it ended since
+                    self._drop(run)
             return job
         job = self._store.cancel(job_id)
         if job.cancel_requested and job.live:
             self._queueing.cancel(job.run, job.attempt)
         return job
+
+    def _drop(self, run: Job) -> bool:
+        """Drop what a run published, which one that did not end well may have done unheard; True once that is done."""
+        if run.attempt == 0 or run.results not in self._results:
+            return True
+        try:
+            self._results[run.results].drop(run.table, run.run)
+        except AttemptError:
+            if run.state is JobState.SUCCESS:
+                raise
+            return False
+        return True
 
     # -- results ------------------------------------------------------------------------------------------------------
 

@@ -253,13 +253,14 @@ class Worker:
         self._store.serves(self._identity(), list(self._queues()))
 
     def _forget(self, worker: int) -> None:
-        """The worker of this ID was declared dead: what it ran is somebody else's now; register anew."""
+        """The worker of this ID was declared dead: end what it ran, for somebody else to run; register anew."""
         with self._registering:
             if self._id == worker:
                 self._id = None
         for held in self._all_held():
             if held.worker == worker:
-                held.token.pull(Fenced("this worker was declared lost; the job runs elsewhere"))
+                # Not all of its jobs may have been taken from it yet: those go back to their queues.
+                held.token.pull(Interrupted("this worker was declared lost"))
 
     def _all_held(self) -> list[_Held]:
         with self._lock:

@@ -224,7 +224,8 @@ class MariaDB(Server):
         ]
         return [
             *(self.program, "--no-defaults", f"--datadir={self.folder}/data", f"--port={self.port}"),
-            *(f"--socket={self.folder}/s", f"--pid-file={self.folder}/pid"),
+            # A server that starts removes temporary tables of others from a folder that they share.
+            *(f"--socket={self.folder}/s", f"--pid-file={self.folder}/pid", f"--tmpdir={self.folder}"),
             *(f"--{setting}" for setting in settings),
         ]
 

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from jobber.errors import ResultsUnavailable, StateUnavailable
 from jobber.janitor import Janitor
 from jobber.results.base import Claim
@@ -21,6 +23,7 @@ class Backend:
         self.claims = list(claims)
         self.broken = broken
         self.fenced: list[tuple[str, int, int]] = []
+        self.dropped: list[tuple[str, int]] = []
         self.rounds = 0
 
     def expire(self, limit: int = 100) -> list[str]:
@@ -35,6 +38,12 @@ class Backend:
     def fence(self, table: str, run: int, attempt: int) -> None:
         self.fenced.append((table, run, attempt))
 
+    def drop(self, table: str, run: int) -> bool:
+        if self.broken:
+            raise self.broken
+        self.dropped.append((table, run))
+        return True
+
 
 class State:
     """The part of the store that the janitor calls."""
@@ -42,6 +51,7 @@ class State:
     def __init__(self, *running: tuple[int, int]) -> None:
         self.now_running = set(running)
         self.away = False
+        self.ended: list[Any] = []
 
     def lead(self, role: str, holder: str, *, lease: float) -> bool:
         if self.away:
@@ -50,6 +60,12 @@ class State:
 
     def running(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
         return self.now_running & set(attempts)
+
+    def now(self) -> int:
+        return 1_000_000_000_000_000
+
+    def doubtful(self, since: int) -> list[Any]:
+        return [job for job in self.ended if job.finished_at > since]
 
 
 def start(state: State, **backends: Backend) -> tuple[Janitor, threading.Thread]:
@@ -95,3 +111,36 @@ def test_a_lost_attempt_is_fenced_at_once_without_waiting_for_a_round() -> None:
     wait_until(lambda: backend.fenced == [("results_x", 7, 1)])
     janitor.stop()
     thread.join(5)
+
+
+def test_what_a_run_published_that_ended_without_success_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker died before it could say so; a database that is away is asked again in the next round."""
+    monkeypatch.setattr("jobber.janitor._ROUND", 0.05)
+    state, backend, away = State(), Backend(), Backend(broken=ResultsUnavailable("away"))
+    for results, run in (("main", 7), ("away", 8), ("unknown", 9)):
+        state.ended.append(
+            SimpleNamespace(
+                results=results,
+                table="results_x",
+                run=run,
+                attempt=2,
+                finished_at=state.now() - 60_000_000 * run,
+                job_id="x",
+                state="CANCELLED",
+            )
+        )
+    janitor, thread = start(state, main=backend, away=away)
+
+    wait_until(lambda: away.fenced)
+    away.broken = None
+    wait_until(lambda: away.dropped)
+    rounds = backend.rounds
+    wait_until(lambda: backend.rounds > rounds + 2)
+    seen = len(away.dropped), len(backend.dropped)
+    wait_until(lambda: backend.rounds > rounds + 5)
+    janitor.stop()
+    thread.join(5)
+
+    assert (away.dropped[0], backend.dropped[0]) == (("results_x", 8), ("results_x", 7))
+    assert backend.fenced[0] == ("results_x", 7, 2)
+    assert (len(away.dropped), len(backend.dropped)) == seen  # once all is done, it is done

@@ -168,6 +168,26 @@ def test_a_worker_that_was_declared_dead_drops_its_jobs_and_works_on_under_a_new
     assert bench.store.get("lost").error_code == "worker_lost"
 
 
+def test_a_job_that_nobody_took_yet_from_a_worker_declared_dead_is_run_again(bench: SimpleNamespace) -> None:
+    """Whoever rescues takes one job after the other, and the first brings the worker's death."""
+    bench.submit("endless", "taken")
+    bench.submit("endless", "left")
+    working = [in_thread(bench.worker.work) for _ in range(2)]
+    wait_until(lambda: len(bench.worker._held) == 2)
+    bench.store.unregister(bench.worker._identity())
+    bench.store.rescue(bench.store.get("taken"), max_rescues=0)
+
+    assert not bench.worker._pulse()
+
+    wait_until(lambda: bench.store.get("left").attempt == 2)
+    bench.worker.interrupt()
+    for thread in working:
+        thread.join(10)
+    left = bench.store.get("left")
+    assert (left.state, left.failures, left.error_code) == (JobState.PENDING, 0, "")
+    assert bench.store.get("taken").error_code == "worker_lost"
+
+
 def test_being_declared_dead_twice_over_does_not_end_what_was_claimed_since(bench: SimpleNamespace) -> None:
     """Two threads learn of the same death; the second must not take the new identity for the old."""
     bench.submit("quick", "first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,11 +21,13 @@ from jobber.errors import AttemptError, ResultsFailed, ResultsGone
 from jobber.results import naming
 from jobber.results import postgresql_ledger as ledger
 from jobber.results.base import LEDGER, Claim, Target
-from jobber.results.postgresql_errors import translated
+from jobber.results.postgresql_errors import translate, translated, words
 from jobber.results.postgresql_pool import Connection, Connections
 from jobber.results.postgresql_waiting import heard
 from jobber.results.postgresql_writer import LOCK_PAUSE, LOCK_TIMEOUT, Writer
 from jobber.sources.base import Shape
+
+log = logging.getLogger(__name__)
 
 #: Types that are read as the text that the server prints: the canonical form.
 _AS_TEXT = ("numeric", "date", "timestamp", "jsonb")
@@ -152,10 +155,10 @@ class PostgresResults:
         """Drop results whose time is over, and staging tables of overtaken attempts; one in use is left for later."""
         dropped = []
         with self._ready() as connection:
-            # A few more than asked for: some may be held open by readers.
+            # A few more than asked for: some may be held open by readers, or not be jobber's to drop any more.
             due = connection.execute(self.sql(ledger.EXPIRED), {"limit": limit + 100}).fetchall()
             for table, run in due:
-                with suppress(psycopg.errors.LockNotAvailable):
+                with self._each(table), suppress(psycopg.errors.LockNotAvailable):
                     if self._drop(connection, table, run):
                         dropped.append(table)
                 if len(dropped) >= limit:
@@ -280,6 +283,16 @@ class PostgresResults:
         finally:
             self.roll_back(connection)
         return True
+
+    @contextmanager
+    def _each(self, table: str) -> Iterator[None]:
+        """Drop one of several tables: one that the server does not drop (a view needs it …) keeps no other from it."""
+        try:
+            yield
+        except psycopg.Error as exc:
+            if not isinstance(translate(exc, self.name), ResultsFailed):
+                raise
+            log.warning('"%s" in results database "%s" cannot be dropped: %s', table, self.name, words(exc))
 
     def _drop_leftovers(self, connection: Connection, table: str, names: Sequence[str]) -> None:
         dropped = [name for name in names if self._drop_staging(connection, name)]

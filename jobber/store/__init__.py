@@ -88,6 +88,10 @@ class Store:
         """Return all finished runs of an ID, newest first. Raises JobIsLive (with the live job), UnknownJob."""
         return self._reader.finished(job_id)
 
+    def doubtful(self, since: Micros, *, limit: int = 1000) -> list[Job]:
+        """Return runs that ended without success after ``since`` and may have published all the same, oldest first."""
+        return self._reader.doubtful(since, limit)
+
     def running(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
         """Return which of these (run, attempt) are not over: their worker may be dead, but nobody rescued them yet."""
         return self._reader.running(attempts)

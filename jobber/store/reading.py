@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
-from jobber.errors import JobIsLive, UnknownJob
+from jobber.errors import JobIsLive, ResultsUnavailable, UnknownJob
 from jobber.jobs import Job, JobState, Micros
 from jobber.store.database import Database
 from jobber.store.gates import GateBook, Hold
@@ -95,6 +95,24 @@ class Reader:
         if not runs:
             raise UnknownJob(f"there is no job {job_id}")
         return runs
+
+    def doubtful(self, since: Micros, limit: int) -> list[Job]:
+        """Return runs that ended without success after ``since`` and may have published all the same, oldest first.
+
+        Of an attempt that lost its worker, or its results database, nobody heard how far it came.
+        """
+        ended = finished_jobs.c
+        statement = (
+            select(finished_jobs)
+            .where(
+                ended.finished_at > since,
+                ended.state != JobState.SUCCESS.value,
+                or_(ended.rescues > 0, ended.attempt > 1, ended.error_code == ResultsUnavailable.code),
+            )
+            .order_by(ended.finished_at)
+            .limit(limit)
+        )
+        return self._database.read(lambda connection: [job_of(row) for row in connection.execute(statement).mappings()])
 
     def live(self, job_ids: Collection[str]) -> set[str]:
         """Return which of these IDs have a live job; one query for all."""

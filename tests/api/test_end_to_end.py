@@ -77,19 +77,23 @@ class Site:
         (job,) = claim.jobs
         return job
 
+    def publish(self, job: Job) -> execution.Outcome:
+        """Run a job as far as its result, and tell nobody."""
+        return execution.run(
+            job,
+            self.instance.tasks()[job.task],
+            sources=self.instance.sources,
+            results=self.instance.results,
+            timeout=30,
+            cancellation=Cancellation(),
+            progress=execution.Progress(),
+        )
+
     def work(self) -> None:
         """Run the next job to its end."""
         job = self.claim()
         try:
-            outcome = execution.run(
-                job,
-                self.instance.tasks()[job.task],
-                sources=self.instance.sources,
-                results=self.instance.results,
-                timeout=30,
-                cancellation=Cancellation(),
-                progress=execution.Progress(),
-            )
+            outcome = self.publish(job)
         except AttemptError as error:
             self.instance.store.fail(job, error=error.message, code=error.code)
         else:
@@ -191,6 +195,18 @@ def test_cancelling_and_purging(site: Site) -> None:
     assert http.delete("/jobs/a?purge=true").data["state"] == "SUCCESS"
     assert http.get("/jobs/a").status == 404
     assert http.get("/jobs/a/results").status == 404
+
+
+def test_purging_drops_what_a_run_published_that_nobody_heard_of(site: Site, tmp_path: Path) -> None:
+    """Its worker died between the two."""
+    site.http.post(JOBS, {"job_id": "a", "args": ["U"]})
+    job = site.claim()
+    site.publish(job)
+    site.instance.store.fail(job, error="worker died", code="worker_lost")
+    results = tmp_path / "site" / "results"
+    assert list(results.glob("results_*"))
+    assert site.http.delete("/jobs/a?purge=true").data["state"] == "FAILURE"
+    assert not list(results.glob("results_*"))
 
 
 def test_cancelling_a_running_job_asks_it_to_stop(site: Site) -> None:

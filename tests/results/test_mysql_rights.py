@@ -79,8 +79,8 @@ def test_missing_rights_are_told_in_the_servers_words_without_account_and_host(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"password": "wrong"}, "refused jobber's login"),
-        ({"database": "no_such_database"}, "(no such database|may not use that database)"),
+        ({"password": "wrong"}, "access denied"),
+        ({"database": "no_such_database"}, "(no such database|no right to this database)"),
     ],
 )
 def test_a_login_that_fails_is_told_without_naming_anybody(

@@ -60,6 +60,19 @@ def test_publishing_fails_clearly_when_the_reader_stays_and_the_old_result_stays
     assert impatient.drop("results_a", 1)
 
 
+def test_a_result_that_cannot_be_dropped_keeps_no_other_from_expiring(
+    pg: PostgresLab, caplog: pytest.LogCaptureFixture
+) -> None:
+    for table in ("results_a", "results_b"):
+        write(pg.backend, target(table, ttl=1), ONE)
+        pg.overdue(table)
+    pg.query('CREATE VIEW theirs AS SELECT * FROM "results_a"')
+    assert pg.backend.expire() == ["results_b"]
+    assert '"results_a" in results database "main" cannot be dropped: ' in caplog.text
+    pg.query("DROP VIEW theirs")
+    assert pg.backend.expire() == ["results_a"]
+
+
 def test_expiry_leaves_a_result_that_is_being_read_for_later(pg: PostgresLab) -> None:
     for table in ("results_a", "results_b"):
         write(pg.backend, target(table, ttl=1), ONE)

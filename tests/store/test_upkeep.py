@@ -43,6 +43,27 @@ def test_prune_forgets_dead_workers_once_their_attempts_are_rescued(bench: Bench
     assert bench.store.heartbeat(bench.worker, {}, lease=60).cancelled == frozenset()
 
 
+def test_runs_that_may_have_published_though_they_did_not_succeed_are_listed(bench: Bench) -> None:
+    before = bench.store.now()
+    bench.store.fail(bench.started("plain"), error="no such column", code="query_failed")
+    bench.store.fail(bench.started("unheard"), error="away", code="results_unavailable")
+    bench.store.cancel(bench.submit("waiting")[0].job_id)
+    bench.submit("lost", "again")
+    dying = bench.store.register("dying", QUEUES, 2, lease=0)
+    lost, again = bench.claim(2, worker=dying).jobs
+    for job in (lost, again):
+        bench.store.rescue(job, max_rescues=3)
+    bench.store.cancel("lost")
+    (second,) = bench.claim(1).jobs
+    bench.store.succeed(second, rows=1, columns=[])
+
+    found = bench.store.doubtful(before)
+
+    assert [job.job_id for job in found] == ["unheard", "lost"]
+    assert [job.job_id for job in bench.store.doubtful(before, limit=1)] == ["unheard"]
+    assert bench.store.doubtful(found[-1].finished_at or 0) == []
+
+
 def test_the_clock_is_the_databases_and_moves(store: Store) -> None:
     first = store.now()
     wait_until(lambda: store.now() > first)

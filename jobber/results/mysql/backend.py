@@ -7,6 +7,7 @@ first lets the ledger catch up with a step that a crash cut short (``settle``).
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,20 +19,27 @@ from sqlalchemy import make_url
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row
 from jobber.config import ResultsSettings
-from jobber.errors import ConfigError, ResultsFailed, ResultsGone
-from jobber.mysql import Connection
+from jobber.errors import AttemptError, ConfigError, ResultsFailed, ResultsGone
+from jobber.mysql import Connection, words
 from jobber.results import naming
 from jobber.results.base import LEDGER, Claim, Target
 from jobber.results.mysql import ledger, reading, tables
-from jobber.results.mysql.errors import Held, translated
+from jobber.results.mysql.errors import Held, translate, translated
 from jobber.results.mysql.load import Identity
 from jobber.results.mysql.locks import Locks
 from jobber.results.mysql.pool import Connections, heard
 from jobber.results.mysql.writer import PAUSE, Writer
 from jobber.sources.base import Shape
 
+log = logging.getLogger(__name__)
+
 #: The oldest servers that have invisible columns.
 _OLDEST = {True: (10, 3), False: (8, 0, 23)}
+#: What is asked of a server once. Every URL of a database must come to the same name of it.
+_FACTS = (
+    "SELECT @@max_allowed_packet, @@GLOBAL.local_infile, "
+    "IF(@@lower_case_table_names = 0, DATABASE(), LOWER(DATABASE()))"
+)
 #: How often a table is tried to be dropped whose connection was just ended and rolls back.
 _DROPS = 3
 
@@ -72,7 +80,7 @@ class MysqlResults:
         self._template = settings.results_table
         self._prepared = False
         self._preparing = threading.Lock()
-        # Locks are the server's, so the database's name there is part of theirs; known when prepared.
+        # Locks are the server's, so the database's name there is part of theirs; set anew once it is known.
         self.locks = Locks(url.database, settings.name)
 
     # -- the protocol -------------------------------------------------------------------------------------------------
@@ -87,7 +95,8 @@ class MysqlResults:
                     "10.3 and MySQL 8.0.23",
                     retryable=False,
                 )
-            [(self.largest, may_load)] = connection.rows("SELECT @@max_allowed_packet, @@GLOBAL.local_infile")
+            [(self.largest, may_load, database)] = connection.rows(_FACTS)
+            self.locks = Locks(database, self.name)
             self.can_load = self.can_load and bool(may_load)
             # Asked first, because CREATE TABLE wants the right to create even if there is nothing to do.
             if tables.comment(connection, LEDGER) is None:
@@ -161,9 +170,9 @@ class MysqlResults:
         """Drop results whose time is over, and what overtaken attempts left; a table in use is left for later."""
         dropped: list[str] = []
         with self._ready() as connection:
-            # A few more than asked for: some may be held open by readers.
+            # A few more than asked for: some may be held open by readers, or not be jobber's to drop any more.
             for table, run in ledger.expired(connection, limit + 100):
-                with suppress(Held):
+                with self._each(table), suppress(Held):
                     if self._drop(connection, table, run):
                         dropped.append(table)
                 if len(dropped) >= limit:
@@ -241,7 +250,9 @@ class MysqlResults:
             with self.locks.held(connection, table):
                 entry = self.settle(connection, table)
             if entry is not None and entry.leftovers:
-                self.drop_leftovers(connection, table)
+                # The answer is known; the janitor drops what stays.
+                with suppress(err.Error, AttemptError):
+                    self.drop_leftovers(connection, table)
             return entry
 
     def give_up(self, target: Target, staging: str, loader: Identity | None) -> None:
@@ -277,10 +288,20 @@ class MysqlResults:
     def _drop_leftover(self, connection: Connection, name: str) -> bool:
         tries = _DROPS if self.locks.disconnect(connection, name) else 1
         for _ in range(tries):
-            with suppress(Held):
+            with self._each(name), suppress(Held):
                 tables.drop(connection, name)
                 return True
         return False
+
+    @contextmanager
+    def _each(self, table: str) -> Iterator[None]:
+        """Drop one of several tables: one that the server does not drop (a foreign key …) keeps no other from it."""
+        try:
+            yield
+        except err.Error as exc:
+            if not isinstance(translate(exc, self.name), ResultsFailed):
+                raise
+            log.warning('"%s" in results database "%s" cannot be dropped: %s', table, self.name, words(exc))
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:

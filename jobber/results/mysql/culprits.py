@@ -16,10 +16,9 @@ from pymysql import err
 
 from jobber.columns import Column, Kind, result_type
 from jobber.errors import ValueNotRepresentable
-from jobber.mysql import Connection
+from jobber.mysql import Connection, number
 from jobber.results.copytext import unfit
 from jobber.results.mysql.encoded import NULL, Piece, decoded, lines
-from jobber.results.mysql.errors import code
 
 _ROW = re.compile(r"at row (\d+)\.?$")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -162,7 +161,7 @@ def _all_valid(connection: Connection, documents: Sequence[str]) -> bool:
         [(valid,)] = connection.rows(f"SELECT {asked}", documents)
     except err.Error as exc:
         # MySQL does not call a document that is too deep invalid, but fails.
-        if code(exc) in _TOO_DEEP:
+        if number(exc) in _TOO_DEEP:
             return False
         raise
     return bool(valid)

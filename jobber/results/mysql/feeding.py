@@ -19,16 +19,16 @@ from pymysql.protocol import OKPacketWrapper
 
 from jobber.columns import Column, Kind
 from jobber.errors import AttemptError, ResultsFailed, ValueNotRepresentable
-from jobber.mysql import Connection
+from jobber.mysql import Connection, number
 from jobber.results.mysql.culprits import culprit
 from jobber.results.mysql.encoded import Encoded, Piece
-from jobber.results.mysql.errors import code, translate
+from jobber.results.mysql.errors import translate
 from jobber.results.mysql.tables import quoted
 
 #: LOAD DATA LOCAL is switched off on the server, on the client, by a proxy or in a sandbox.
 _FORBIDDEN = frozenset({1148, 2000, 2068, 3948, 3950, 4166})
 #: What the server says of a value that its column does not take: out of range, cut, wrong, too long, not JSON.
-_VALUES = frozenset({1264, 1265, 1292, 1300, 1366, 1367, 1406, 1411, 3140, 3141, 3156, 3157, 3819, 4025, 4078})
+_VALUES = frozenset({1264, 1265, 1292, 1300, 1366, 1367, 1406, 1411, 3140, 3141, 3151, 3156, 3157, 3819, 4025, 4078})
 #: Bytes of a packet: a socket that is ready to send has room for them, and every ``max_allowed_packet`` is larger.
 _PACKET = 16 * 1024
 _MESSAGES = 20
@@ -75,7 +75,7 @@ class LoadData:
         try:
             connection.start_load(_load_statement(offered, table, columns), offered)
         except err.Error as exc:
-            if code(exc) in _FORBIDDEN:
+            if number(exc) in _FORBIDDEN:
                 raise LoadForbidden from exc
             raise
 
@@ -159,7 +159,7 @@ def explained(
     connection: Connection, exc: err.Error, name: str, columns: Sequence[Column], pieces: Sequence[Piece]
 ) -> AttemptError:
     """Return jobber's error for a refusal, which names column and value where values are at fault."""
-    if code(exc) in _VALUES:
+    if number(exc) in _VALUES:
         named = culprit(connection, columns, pieces, [str(exc.args[1])])
         return named or ValueNotRepresentable(f'results database "{name}" refused a value: {exc.args[1]}')
     return translate(exc, name)
@@ -198,8 +198,8 @@ def _lost(name: str, stored: int, sent: int) -> ResultsFailed:
 def _load_statement(offered: str, table: str, columns: Sequence[Column]) -> str:
     """Return the statement; booleans and UTC timestamps as PostgreSQL writes them are read on the server."""
     fields, changes = [], []
-    for number, column in enumerate(columns):
-        name, variable = quoted(column.name), f"@v{number}"
+    for place, column in enumerate(columns):
+        name, variable = quoted(column.name), f"@v{place}"
         if column.kind is Kind.BOOLEAN:
             changes.append(f"{name} = CASE {variable} WHEN 't' THEN 1 WHEN 'f' THEN 0 ELSE {variable} END")
         elif column.kind is Kind.TIMESTAMP:

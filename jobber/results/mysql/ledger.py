@@ -71,7 +71,8 @@ _FORGET_IDLE = (
     "AND claimed_at < UTC_TIMESTAMP(6) - INTERVAL 1 DAY"
 )
 
-_TRIES = 10
+#: How often, and for how long (seconds), a statement that met another is run again.
+_TRIES, _PATIENCE = 10, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +184,12 @@ def _joined(names: Sequence[str]) -> str | None:
 
 def _write(connection: Connection, sql: str, *values: object) -> int:
     """Run one statement that commits by itself; one that met another in the indexes is run again."""
+    deadline = time.monotonic() + _PATIENCE
     for left in reversed(range(_TRIES)):
         try:
             return connection.run(sql, values)
         except err.Error as exc:
-            if meaning(exc) is not Meaning.CONFLICT or not left:
+            if meaning(exc) is not Meaning.CONFLICT or not left or time.monotonic() >= deadline:
                 raise
             time.sleep(0.01 * (_TRIES - left))
     raise AssertionError("unreachable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Identity = tuple[tuple[object, ...], int]
 #: Bytes that one statement loads. They are kept until the server has taken them, to name a value that it does not take.
 SEGMENT = 8 * 1024 * 1024
+#: Seconds after which it ends all the same: a backup that locks all tables waits for it, and others for the backup.
+SEGMENT_SECONDS = 10.0
 
 
 class Load:
@@ -55,6 +58,7 @@ class Load:
         self._encoded: Encoded | None = None
         self._feed: Feed | None = None
         self._fed = 0  # bytes in the open statement
+        self._opened = 0.0  # when it began
         self._segments = 0
         self._error: AttemptError | None = None  # the first
         self._held = ExitStack()
@@ -78,7 +82,7 @@ class Load:
                 self._feed = self._open(connection, self._encoded)
             self._feed.write(piece)
             self._fed += len(piece.data)
-            if self._fed >= SEGMENT:
+            if self._fed >= SEGMENT or time.monotonic() - self._opened >= SEGMENT_SECONDS:
                 self._seal(connection)
 
     def finish(self) -> None:
@@ -139,6 +143,7 @@ class Load:
         connection.run("START TRANSACTION")
         self._segments += 1
         self._fed = 0
+        self._opened = time.monotonic()
         if self._backend.can_load:
             try:
                 return LoadData(connection, self._staging, self._columns, self._backend.name)

@@ -24,7 +24,7 @@ class Locks:
     """The locks of one database; their names are the whole server's.
 
     Parameters:
-        database: its name on the server.
+        database: its name as the server compares it.
         name: of the results database, as the config calls it.
     """
 
@@ -52,9 +52,11 @@ class Locks:
         try:
             yield
         finally:
-            # With the connection its locks are gone.
-            with suppress(err.Error):
+            try:
                 connection.run("DO RELEASE_LOCK(%s)", [lock])
+            except err.Error:
+                # With the connection its locks are gone.
+                connection.abort()
 
     def mark(self, connection: Connection, staging: str) -> None:
         """Mark the connection as the one that fills a staging table."""

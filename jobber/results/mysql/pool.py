@@ -17,31 +17,36 @@ from jobber.config import ResultsSettings
 from jobber.errors import JobberError, ResultsUnavailable
 from jobber.mysql import Connection, connect
 from jobber.results.mysql.errors import Held, translated
+from jobber.results.mysql.tables import LOCK_WAIT
 
-#: What the server's own settings must not change. Rounded and cut values are told of by warnings and notes only; a DDL
-#: statement waits for readers for a second at most, while others queue behind it; a stream of rows may pause as long as
-#: its source does (seconds). https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html
+#: What the server's own settings must not change. Rounded and cut values are told of by warnings and notes only; a
+#: backup may lock all tables for a while (``tables`` says what waits less); a stream of rows may pause as long as its
+#: source does (seconds). https://dev.mysql.com/doc/refman/8.4/en/server-system-variables.html
 _VARIABLES = {
     "sql_mode": ("'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'"),
     "time_zone": "'+00:00'",
     "lc_messages": "'en_US'",
     "sql_notes": "1",
-    "lock_wait_timeout": "1",
+    "lock_wait_timeout": str(LOCK_WAIT),
     "innodb_lock_wait_timeout": "5",
     "net_read_timeout": "86400",
     "net_write_timeout": "600",
     "wait_timeout": "86400",
-    "sql_select_limit": "DEFAULT",
+    "sql_select_limit": "18446744073709551615",
     "sql_safe_updates": "0",
     "completion_type": "'NO_CHAIN'",
 }
 #: Not on every server, or not for every account. A table of strict InnoDB has no more than 196 columns of text, however
-#: short the texts are. Warnings are counted whether they are kept or not.
+#: short the texts are. Warnings are counted whether they are kept or not. Between two INSERTs a source may pause. LOAD
+#: DATA asks for its rows in the character set of file names.
 _IF_POSSIBLE = {
     "max_statement_time": "0",
     "max_execution_time": "0",
+    "idle_transaction_timeout": "0",
+    "idle_write_transaction_timeout": "0",
     "max_error_count": "64",
     "innodb_strict_mode": "OFF",
+    "character_set_filesystem": "binary",
 }
 #: Read as the text that the server prints: the canonical form.
 _AS_TEXT = frozenset(

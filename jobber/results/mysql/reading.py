@@ -10,9 +10,8 @@ from typing import Any
 from pymysql import err
 
 from jobber.columns import ROW_PLACE, Column, Kind, Row
-from jobber.mysql import Connection, Meaning, meaning
+from jobber.mysql import Connection, Meaning, meaning, number
 from jobber.results.mysql import ledger, tables
-from jobber.results.mysql.errors import code
 
 #: A table of that name is not one of ours, or is gone.
 _OTHER = tables.NO_SUCH_TABLE | {1054, 1356, 1347}
@@ -29,7 +28,7 @@ def page(
         try:
             return _page(connection, table, run, columns, offset=offset, limit=limit)
         except err.Error as exc:
-            if code(exc) in _OTHER:
+            if number(exc) in _OTHER:
                 return None
             if meaning(exc) is not Meaning.CONFLICT or time.monotonic() > deadline:
                 raise

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pymysql import err
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 
 from jobber.columns import ROW_PLACE, Column, Kind, result_type
-from jobber.mysql import Connection
-from jobber.results.mysql.errors import Held, code
+from jobber.mysql import Connection, number
+from jobber.results.mysql.errors import Held
 
 # With another paramstyle the percent signs of a name would be doubled.
 _PREPARER = MySQLDialect(paramstyle="named").identifier_preparer
@@ -22,6 +23,11 @@ _PREPARER = MySQLDialect(paramstyle="named").identifier_preparer
 NO_SUCH_TABLE = frozenset({1146, 1051})
 EXISTS = 1050
 _LOCK_WAIT = 1205
+#: Seconds that a statement waits while somebody keeps all tables locked, as backups do. On MySQL such a backup may
+#: itself wait for the query that is being read, and everybody else for the backup: so not for long.
+LOCK_WAIT = 30
+#: Seconds that a RENAME or a DROP waits for readers of its table: others queue behind it meanwhile.
+_BRIEFLY = 1
 #: Characters of a LONGTEXT that an index holds: 764 bytes, which every key of InnoDB may have.
 _INDEXED = 191
 _OPTIONS = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin ROW_FORMAT=DYNAMIC"
@@ -76,7 +82,7 @@ def comment(connection: Connection, table: str) -> str | None:
     try:
         [row] = connection.rows(f"SHOW CREATE TABLE {quoted(table)}")
     except err.Error as exc:
-        if code(exc) in NO_SUCH_TABLE:
+        if number(exc) in NO_SUCH_TABLE:
             return None
         raise
     # The options stand in the last line, and names of columns may hold anything.
@@ -86,7 +92,9 @@ def comment(connection: Connection, table: str) -> str | None:
 
 def rename(connection: Connection, *pairs: tuple[str, str]) -> None:
     """Rename tables in one step. Raises Held while one of them is in use."""
-    _waiting_briefly(connection, "RENAME TABLE " + ", ".join(f"{quoted(old)} TO {quoted(new)}" for old, new in pairs))
+    (first, to), *others = pairs
+    more = "".join(f", {quoted(old)} TO {quoted(new)}" for old, new in others)
+    _waiting_briefly(connection, f"RENAME TABLE {quoted(first)}", f" TO {quoted(to)}{more}")
 
 
 def drop(connection: Connection, table: str) -> None:
@@ -100,10 +108,21 @@ def count(connection: Connection, table: str) -> int:
     return int(rows)
 
 
-def _waiting_briefly(connection: Connection, statement: str) -> None:
+def _waiting_briefly(connection: Connection, statement: str, rest: str = "") -> None:
+    """Run ``statement`` and ``rest`` as one; MariaDB's own clause for the wait stands between them.
+
+    https://mariadb.com/kb/en/wait-and-nowait/
+    """
+    mariadb = connection.is_mariadb
+    if not mariadb:
+        connection.run(f"SET SESSION lock_wait_timeout = {_BRIEFLY}")
     try:
-        connection.run(statement)
+        connection.run(f"{statement} WAIT {_BRIEFLY}{rest}" if mariadb else f"{statement}{rest}")
     except err.Error as exc:
-        if code(exc) == _LOCK_WAIT:
+        if number(exc) == _LOCK_WAIT:
             raise Held from exc
         raise
+    finally:
+        if not mariadb:
+            with suppress(err.Error):
+                connection.run(f"SET SESSION lock_wait_timeout = {LOCK_WAIT}")

@@ -16,12 +16,13 @@ from pymysql import err
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row
 from jobber.errors import AttemptError, Fenced, ResultsFailed, ResultsUnavailable
+from jobber.mysql import number
 from jobber.results.aside import aside
 from jobber.results.base import Target
 from jobber.results.copytext import CopyText
 from jobber.results.mysql import ledger, tables
 from jobber.results.mysql.encoded import Piece
-from jobber.results.mysql.errors import Held, code, translated
+from jobber.results.mysql.errors import Held, translated
 from jobber.results.mysql.load import Load
 from jobber.results.mysql.pool import heard
 from jobber.results.naming import staging_name
@@ -155,7 +156,7 @@ class Writer:
         try:
             tables.rename(connection, *steps, (self.staging, table))
         except err.Error as exc:
-            if code(exc) == tables.EXISTS:
+            if number(exc) == tables.EXISTS:
                 raise self._stranger() from exc
             raise
 
