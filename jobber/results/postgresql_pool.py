@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import make_url
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from jobber.config import ResultsSettings
-from jobber.errors import ResultsUnavailable
+from jobber.results.pool import Pool, is_silent
 from jobber.results.postgresql_errors import translated
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -28,11 +25,7 @@ SET idle_in_transaction_session_timeout = '60s'; SET default_transaction_isolati
 
 
 class Connections:
-    """A pool of at most ``pool_size`` connections in autocommit mode. Nothing is connected before it is asked for.
-
-    SQLAlchemy's pool connects in the calling thread, so a refusal arrives at once and in the server's own words;
-    psycopg's connects in the background and can only say that time ran out.
-    """
+    """The pool of one results database; its connections are in autocommit mode."""
 
     def __init__(self, settings: ResultsSettings) -> None:
         self._name = settings.name
@@ -49,16 +42,7 @@ class Connections:
             **url.query,
             **url.translate_connect_args(username="user", database="dbname"),
         }
-        self._size = settings.pool_size
-        self._timeout = settings.connect_timeout
-        self._pool = QueuePool(
-            self._connect,  # type: ignore[arg-type]  # SQLAlchemy's own protocol of a DBAPI connection is narrower
-            pool_size=settings.pool_size,
-            max_overflow=0,
-            timeout=settings.connect_timeout,
-            reset_on_return=None,
-            use_lifo=True,
-        )
+        self._pool = Pool(settings, self._connect, _is_idle)
 
     def _connect(self) -> Connection:
         connection = psycopg.connect(autocommit=True, prepare_threshold=None, **self._parameters)
@@ -80,35 +64,15 @@ class Connections:
             ResultsUnavailable: the server cannot be reached, or all connections are in use for ``connect_timeout``.
             ResultsFailed: whatever the server refused to the body, in its own words.
         """
-        with translated(self._name):
-            proxy = self._checked()
-            connection: Connection = proxy.driver_connection  # type: ignore[assignment]
-            try:
-                yield connection
-            finally:
-                if connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
-                    proxy.invalidate()
-                proxy.close()
-
-    def _checked(self) -> PoolProxiedConnection:
-        while True:
-            try:
-                proxy = self._pool.connect()
-            except PoolTimeout as exc:
-                raise ResultsUnavailable(
-                    f'all {self._size} connections to results database "{self._name}" are in use '
-                    f"(waited {self._timeout:g} s); raise its pool_size"
-                ) from exc
-            connection: Connection = proxy.driver_connection  # type: ignore[assignment]
-            # An idle connection has nothing to read, unless the server has said goodbye.
-            poll = select.poll()
-            if not connection.closed:
-                poll.register(connection.fileno(), select.POLLIN)
-                if not poll.poll(0):
-                    return proxy
-            proxy.invalidate()
-            proxy.close()
+        with translated(self._name), self._pool.lend() as connection:
+            yield connection
 
     def close(self) -> None:
         """Close all connections that are not lent."""
-        self._pool.dispose()
+        self._pool.close()
+
+
+def _is_idle(connection: Connection) -> bool:
+    if connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
+        return False
+    return is_silent(connection.fileno())

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, cast
 
 from pymysql import err
 from pymysql.constants import FIELD_TYPE, SERVER_STATUS
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
-from jobber.errors import JobberError, ResultsUnavailable
+from jobber.errors import JobberError
 from jobber.mysql import Connection, connect
 from jobber.results.mysql.errors import Held, translated
 from jobber.results.mysql.tables import LOCK_WAIT
+from jobber.results.pool import Pool, is_silent
 
 #: What the server's own settings must not change. Rounded and cut values are told of by warnings and notes only; a
 #: backup may lock all tables for a while (``tables`` says what waits less); a stream of rows may pause as long as its
@@ -55,22 +52,13 @@ _AS_TEXT = frozenset(
 
 
 class Connections:
-    """A pool of at most ``pool_size`` connections in autocommit mode. Nothing is connected before it is asked for."""
+    """The pool of one results database; its connections are in autocommit mode."""
 
     def __init__(self, settings: ResultsSettings) -> None:
         self._name = settings.name
         self._url = settings.url
-        self._size = settings.pool_size
         self._timeout = settings.connect_timeout
-        # SQLAlchemy's own protocol of a DBAPI connection is narrower.
-        self._pool = QueuePool(
-            cast("Any", self._connect),
-            pool_size=settings.pool_size,
-            max_overflow=0,
-            timeout=settings.connect_timeout,
-            reset_on_return=None,
-            use_lifo=True,
-        )
+        self._pool = Pool(settings, self._connect, _is_idle)
 
     def _connect(self) -> Connection:
         connection = connect(self._url, connect_timeout=self._timeout, local_infile=True)
@@ -95,38 +83,12 @@ class Connections:
             ResultsUnavailable: the server cannot be reached, or all connections are in use for ``connect_timeout``.
             ResultsFailed: whatever the server refused to the body, in its own words.
         """
-        with translated(self._name):
-            proxy = self._checked()
-            connection: Connection = proxy.driver_connection  # type: ignore[assignment]
-            sound = False
-            try:
-                yield connection
-                sound = True
-            except (JobberError, Held):
-                sound = True
-                raise
-            finally:
-                if not sound or not _is_idle(connection):
-                    proxy.invalidate()
-                proxy.close()
-
-    def _checked(self) -> PoolProxiedConnection:
-        while True:
-            try:
-                proxy = self._pool.connect()
-            except PoolTimeout as exc:
-                raise ResultsUnavailable(
-                    f'all {self._size} connections to results database "{self._name}" are in use '
-                    f"(waited {self._timeout:g} s); raise its pool_size"
-                ) from exc
-            if _is_idle(proxy.driver_connection):  # type: ignore[arg-type]
-                return proxy
-            proxy.invalidate()
-            proxy.close()
+        with translated(self._name), self._pool.lend(harmless=(JobberError, Held)) as connection:
+            yield connection
 
     def close(self) -> None:
         """Close all connections that are not lent."""
-        self._pool.dispose()
+        self._pool.close()
 
 
 @contextmanager
@@ -143,7 +105,4 @@ def _is_idle(connection: Connection) -> bool:
     """Whether a connection is open and outside of a transaction, and the server has not said goodbye."""
     if connection.sock is None or connection.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
         return False
-    # An idle connection has nothing to read.
-    poll = select.poll()
-    poll.register(connection.sock.fileno(), select.POLLIN)
-    return not poll.poll(0)
+    return is_silent(connection.sock.fileno())

@@ -1,0 +1,94 @@
+"""Connections to a results server, kept between uses: SQLAlchemy's pool with a look at each connection that it lends.
+
+It connects in the calling thread, so a refusal arrives at once and in the server's own words; psycopg's pool connects
+in the background and can only say that time ran out.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar, cast
+
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+
+from jobber.config import ResultsSettings
+from jobber.errors import ResultsUnavailable
+
+C = TypeVar("C")
+
+
+class Pool(Generic[C]):
+    """At most ``pool_size`` connections. Nothing is connected before it is asked for.
+
+    Parameters:
+        settings: of the results database.
+        connect: opens a connection of the driver's.
+        is_idle: whether a connection is open, outside of a transaction, and has nothing to read.
+    """
+
+    def __init__(self, settings: ResultsSettings, connect: Callable[[], C], is_idle: Callable[[C], bool]) -> None:
+        self._name = settings.name
+        self._size = settings.pool_size
+        self._timeout = settings.connect_timeout
+        self._is_idle = is_idle
+        # SQLAlchemy's own protocol of a DBAPI connection is narrower.
+        self._pool = QueuePool(
+            cast("Any", connect),
+            pool_size=settings.pool_size,
+            max_overflow=0,
+            timeout=settings.connect_timeout,
+            reset_on_return=None,
+            use_lifo=True,
+        )
+
+    @contextmanager
+    def lend(self, harmless: tuple[type[BaseException], ...] = (BaseException,)) -> Iterator[C]:
+        """Lend a connection; one that comes back other than idle is closed.
+
+        Parameters:
+            harmless: errors of the body that say nothing against the connection; after any other it is closed too.
+
+        Raises:
+            ResultsUnavailable: all connections are in use for ``connect_timeout``.
+        """
+        proxy = self._checked()
+        connection = cast("C", proxy.driver_connection)
+        sound = False
+        try:
+            yield connection
+            sound = True
+        except harmless:
+            sound = True
+            raise
+        finally:
+            if not sound or not self._is_idle(connection):
+                proxy.invalidate()
+            proxy.close()
+
+    def close(self) -> None:
+        """Close all connections that are not lent."""
+        self._pool.dispose()
+
+    def _checked(self) -> PoolProxiedConnection:
+        while True:
+            try:
+                proxy = self._pool.connect()
+            except PoolTimeout as exc:
+                raise ResultsUnavailable(
+                    f'all {self._size} connections to results database "{self._name}" are in use '
+                    f"(waited {self._timeout:g} s); raise its pool_size"
+                ) from exc
+            if self._is_idle(cast("C", proxy.driver_connection)):
+                return proxy
+            proxy.invalidate()
+            proxy.close()
+
+
+def is_silent(descriptor: int) -> bool:
+    """Whether a socket has nothing to read: an idle connection has not, unless the server has said goodbye."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return not poll.poll(0)
