@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -25,12 +26,19 @@ class ServerMissing(Exception):
     """Raised when the program of a server is not installed."""
 
 
+#: Below the ports that systems give to clients: a connection of another test may take such a one before a server does.
+_PORTS = range(20_000, 32_000)
+# Not the shared generator, which property tests seed.
+_random = random.SystemRandom()
+
+
 def free_port() -> int:
     """Return a TCP port on loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = _random.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:

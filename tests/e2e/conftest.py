@@ -158,3 +158,11 @@ def running(
         yield instance
     postgres.drop_database(databases.on_postgres)
     mariadb.drop_database(databases.on_mariadb)
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """Name of an empty PostgreSQL database."""
+    name = postgres.new_database()
+    yield name
+    postgres.drop_database(name)

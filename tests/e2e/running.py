@@ -108,3 +108,10 @@ def jobber(
 def seconds(since: float) -> float:
     """Return how long ago ``since`` (monotonic) was."""
     return time.monotonic() - since
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the jobber command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobber", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,44 +16,9 @@ import pytest
 
 from jobber.errors import Draining, ServerUnreachable
 from jobber.store import Store
-from tests.e2e.running import Running, jobber
-from tests.servers import Postgres, free_port, wait_until
-
-TASKS = {
-    "tasks.sql": """\
--- name: nap
-SELECT pg_sleep($1);
-
--- name: count_to
-SELECT i FROM generate_series(1, $1) AS i;
-"""
-}
-
-
-@pytest.fixture
-def database(postgres: Postgres) -> Iterator[str]:
-    name = postgres.new_database()
-    yield name
-    postgres.drop_database(name)
-
-
-def config(folder: Path, postgres: Postgres, database: str, broker: str = "", more: str = "") -> str:
-    """Return a config with short leases, so that deaths are noticed soon."""
-    state = f'[job_queue.state]\nurl = "{postgres.url(database)}"'
-    return f"""
-[app]
-data_dir = "{folder}/data"
-lease = 3
-heartbeat = 1
-sweep = 1
-{more}
-{state}
-{f'[job_queue.broker]{chr(10)}url = "{broker}"' if broker else ""}
-[db.pg]
-url = "{postgres.url(database)}"
-[results.main]
-url = "{postgres.url(database)}"
-"""
+from tests.e2e.running import Running, jobber, run
+from tests.e2e.short_leases import TASKS, config
+from tests.servers import Postgres, wait_until
 
 
 def url_of(broker: str, request: pytest.FixtureRequest) -> str:
@@ -369,100 +331,3 @@ def test_a_reload_that_cannot_be_noted_ends_nothing(tmp_path: Path, postgres: Po
 
         wait_until(lambda: "could not note the reload" in running.text())
         assert running.client.wait(running.client.submit("count_to", [1]).job_id, timeout=20).state == "SUCCESS"
-
-
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the jobber command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "jobber", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=60
-    )
-
-
-def test_a_task_that_its_database_refuses_stops_the_start_with_file_and_line(
-    tmp_path: Path, postgres: Postgres, database: str
-) -> None:
-    (tmp_path / "sql").mkdir()
-    (tmp_path / "sql" / "bad.sql").write_text("-- name: fine\nSELECT 1;\n\n-- name: bad\nSELECT * FROM no_table;\n")
-    (tmp_path / "config.toml").write_text(config(tmp_path, postgres, database))
-
-    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql")
-
-    assert done.returncode == 1
-    assert "bad.sql:4" in done.stderr
-    assert "task bad" in done.stderr
-    assert 'relation "no_table" does not exist' in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_config_mistake_names_the_nearest_key(tmp_path: Path) -> None:
-    (tmp_path / "config.toml").write_text('[db.x]\nulr = "sqlite:///x.db"\n')
-    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql")
-
-    assert done.returncode == 1
-    assert "ulr" in done.stderr
-    assert "url" in done.stderr
-
-
-def test_a_public_address_needs_a_word_of_consent(tmp_path: Path) -> None:
-    done = run(tmp_path, "--server", "0.0.0.0:6060", "--sql-directory", "sql")
-
-    assert done.returncode == 2
-    assert "--insecure" in done.stderr
-
-
-def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path, postgres: Postgres, database: str) -> None:
-    (tmp_path / "sql").mkdir()
-    (tmp_path / "sql" / "tasks.sql").write_text(TASKS["tasks.sql"])
-    (tmp_path / "config.toml").write_text(config(tmp_path, postgres, database))
-
-    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", f"127.0.0.1:{postgres.port}")
-
-    assert done.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{postgres.port}" in done.stderr
-
-
-def test_with_strict_a_database_that_is_down_ends_the_start(tmp_path: Path, postgres: Postgres, database: str) -> None:
-    (tmp_path / "sql").mkdir()
-    (tmp_path / "sql" / "tasks.sql").write_text(TASKS["tasks.sql"])
-    text = config(tmp_path, postgres, database, more='start_timeout = "0s"')
-    (tmp_path / "config.toml").write_text(text.replace(f":{postgres.port}/", f":{free_port()}/", 1))
-
-    address = f"127.0.0.1:{free_port()}"
-    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", address, "--strict")
-
-    assert done.returncode == 1
-    assert "the state database cannot be reached" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_new_config_writes_the_sample_and_never_over_a_file(tmp_path: Path) -> None:
-    done = run(tmp_path, "--new-config")
-
-    assert done.returncode == 0
-    written = (tmp_path / "config.toml").read_text()
-    assert written == (Path(__file__).parents[2] / "config.sample.toml").read_text()
-    (tmp_path / "config.toml").write_text("mine")
-    again = run(tmp_path, "--new-config")
-    assert (again.returncode, (tmp_path / "config.toml").read_text()) == (2, "mine")
-
-
-def test_check_reports_every_part_and_fails_when_one_does(tmp_path: Path, postgres: Postgres, database: str) -> None:
-    (tmp_path / "sql").mkdir()
-    (tmp_path / "sql" / "tasks.sql").write_text(TASKS["tasks.sql"])
-    (tmp_path / "config.toml").write_text(config(tmp_path, postgres, database))
-    words = ("--config", "config.toml", "--sql-directory", "sql", "check")
-
-    good = run(tmp_path, *words)
-
-    assert good.returncode == 0, good.stdout
-    assert "FAIL" not in good.stdout
-    document = json.loads(run(tmp_path, *words, "--json").stdout)
-    assert document["ok"] is True
-    assert {"config", "task files", "state", "broker", "results main", "database pg", "tasks"} == {
-        check["what"] for check in document["checks"]
-    }
-    text = config(tmp_path, postgres, database).replace(f":{postgres.port}/", f":{free_port()}/", 1)
-    (tmp_path / "config.toml").write_text(text)
-    bad = run(tmp_path, *words)
-    assert bad.returncode == 1
-    assert "FAIL state" in bad.stdout

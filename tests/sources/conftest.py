@@ -12,7 +12,7 @@ import pytest
 from jobber.config import DatabaseSettings
 from jobber.sources import open_source
 from jobber.sources.base import Shape, Source
-from tests.servers import Postgres
+from tests.servers import MariaDB, Postgres
 from tests.sources.engines import Engine, MysqlEngine, PostgresEngine, opened
 from tests.sources.reading import BOTH, DECODED
 
@@ -89,3 +89,25 @@ def sqlite(sqlite_file: Path) -> Callable[..., Source]:
         return open_source(DatabaseSettings(name="reports", url=f"sqlite:///{sqlite_file}", engine="sqlite"))
 
     return fill
+
+
+@pytest.fixture(scope="module")
+def mysql(mariadb: MariaDB) -> Iterator[MysqlEngine]:
+    """The server with a zone and modes that jobber's sessions must not be moved by."""
+    name = mariadb.new_database()
+    mysql = MysqlEngine(mariadb, name)
+    ((zone, packet),) = mysql.watch("SELECT @@global.time_zone, @@global.max_allowed_packet")
+    mariadb.execute("SET GLOBAL time_zone = '+05:30'")
+    mariadb.execute(f"SET GLOBAL max_allowed_packet = {64 * 2**20}")
+    yield mysql
+    mariadb.execute(f"SET GLOBAL time_zone = '{zone}'")
+    mariadb.execute(f"SET GLOBAL max_allowed_packet = {packet}")
+    mariadb.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def maria(mysql: MysqlEngine) -> Iterator[Source]:
+    """That server as a source."""
+    maria = opened(mysql, pool_size=4)
+    yield maria
+    maria.close()

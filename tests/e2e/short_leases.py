@@ -1,0 +1,36 @@
+"""A config with short leases, and its tasks, for tests in which processes die and start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.servers import Postgres
+
+TASKS = {
+    "tasks.sql": """\
+-- name: nap
+SELECT pg_sleep($1);
+
+-- name: count_to
+SELECT i FROM generate_series(1, $1) AS i;
+"""
+}
+
+
+def config(folder: Path, postgres: Postgres, database: str, broker: str = "", more: str = "") -> str:
+    """Return a config with short leases, so that deaths are noticed soon."""
+    state = f'[job_queue.state]\nurl = "{postgres.url(database)}"'
+    return f"""
+[app]
+data_dir = "{folder}/data"
+lease = 3
+heartbeat = 1
+sweep = 1
+{more}
+{state}
+{f'[job_queue.broker]{chr(10)}url = "{broker}"' if broker else ""}
+[db.pg]
+url = "{postgres.url(database)}"
+[results.main]
+url = "{postgres.url(database)}"
+"""
