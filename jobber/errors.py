@@ -82,6 +82,32 @@ class JobIsFinished(JobberError):
         self.job = job
 
 
+class UnknownGroup(JobberError):
+    """Raised when no group of that ID is live or in the history."""
+
+    code = "unknown_group"
+
+
+class GroupIsLive(JobberError):
+    """Raised when a group of that ID has jobs that are not finished; ``group`` is that group, without its jobs."""
+
+    code = "group_is_live"
+
+    def __init__(self, message: str, group: Any) -> None:
+        super().__init__(message)
+        self.group = group
+
+
+class GroupIsFinished(JobberError):
+    """Raised when a group that is already finished was to be cancelled; ``group`` is that group, without its jobs."""
+
+    code = "group_is_finished"
+
+    def __init__(self, message: str, group: Any) -> None:
+        super().__init__(message)
+        self.group = group
+
+
 class ResultsNotReady(JobberError):
     """Raised when the rows of a job that has no result (yet) are asked for; ``job`` is that job."""
 

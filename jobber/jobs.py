@@ -1,4 +1,4 @@
-"""What a job is: its states, the transitions between them, and the two records that travel through the system.
+"""What a job is: its states, the transitions between them, and the records that travel through the system.
 
 A job is immutable here; the store changes rows and hands out new ``Job`` objects. Times are whole microseconds since
 1970-01-01 UTC, always read from the state database's clock.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -27,6 +27,9 @@ Args = list[Scalar] | dict[str, Scalar]
 
 JOB_ID_MAX = 100
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9_:-]{1,100}")
+#: Named arguments that tell the callback of a group what has become of it: its ID, three counts of jobs, and the
+#: tables of those that succeeded (a list of names as JSON text, in the order of the jobs).
+OUTCOME_ARGS = ("group_id", "succeeded", "failed", "cancelled", "tables")
 #: IDs that would collide with routes (``/jobs/queue/…``, ``POST /jobs/cancel``, ``POST /jobs/retry``).
 RESERVED_JOB_IDS = frozenset({"queue", "cancel", "retry"})
 
@@ -36,7 +39,7 @@ PRIORITY_LOWEST, PRIORITY_NORMAL, PRIORITY_HIGHEST = 1, 5, 10
 class JobState(StrEnum):
     """The states of a job; docs/job-lifecycle.md draws them."""
 
-    PENDING = "PENDING"  # accepted; also while it waits for a start time, a limit or a paused queue
+    PENDING = "PENDING"  # accepted; also while it waits for a start time, its group, a limit or a paused queue
     STARTED = "STARTED"  # a worker holds it
     RETRY = "RETRY"  # an attempt failed, the next one is due later
     SUCCESS = "SUCCESS"  # its result is published whole
@@ -84,6 +87,18 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewGroup:
+    """A group of jobs as it is submitted: accepted whole or not at all."""
+
+    group_id: str
+    jobs: Sequence[NewJob]  # at least one
+    concurrency: int = 0  # of its jobs that run at a time; 0 is no limit
+    #: Runs once, when all jobs have finished, whatever their outcome. Of its named args, those in ``OUTCOME_ARGS`` get
+    #: their values then.
+    callback: NewJob | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One run of a job, as the store holds it."""
 
@@ -101,6 +116,9 @@ class Job:
     timeout: int
     eta: Micros | None
     tags: Mapping[str, str]
+    group_id: str  # of the group that it is a job or the callback of, "" outside groups
+    group_run: int | None  # run of the group that it is a job of; None also for a callback
+    group_limit: int  # jobs of that group that run at a time, 0 is no limit
     state: JobState
     attempt: int  # attempts started so far; 0 before the first
     failures: int  # attempts that failed (and count against ``retries``)
@@ -123,6 +141,50 @@ class Job:
     def live(self) -> bool:
         """Whether the job is still pending, waiting for a retry, or running."""
         return self.state in LIVE
+
+    @property
+    def job_group(self) -> str:
+        """What the limit of its group is known by; "" where the group has none."""
+        return str(self.group_run) if self.group_limit else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One run of a group of jobs."""
+
+    run: int  # grows with every submission
+    group_id: str
+    size: int  # jobs that it was submitted with
+    concurrency: int  # of its jobs that run at a time; 0 is no limit
+    counts: Mapping[JobState, int]  # jobs by state, every state; they add up to ``size``
+    jobs: tuple[Job, ...]  # in the order of the submission; empty where nobody asked for them
+    callback: Job | None
+    created_at: Micros
+    finished_at: Micros | None  # when the last of its jobs did; the callback is not waited for
+
+    @property
+    def live(self) -> bool:
+        """Whether one of its jobs is not finished."""
+        return self.finished_at is None
+
+    @property
+    def state(self) -> JobState:
+        """What has become of its jobs."""
+        return group_state(self.counts)
+
+
+def group_state(counts: Mapping[JobState, int]) -> JobState:
+    """Return the state of a group from its jobs by state.
+
+    PENDING: none has started. STARTED: not all have finished. SUCCESS: all have succeeded. FAILURE: all have finished,
+    one has failed. CANCELLED: all have finished, none has failed, one was cancelled.
+    """
+    present = {state for state, count in counts.items() if count}
+    if present & LIVE:
+        return JobState.PENDING if present <= {JobState.PENDING, JobState.CANCELLED} else JobState.STARTED
+    return next(
+        state for state in (JobState.FAILURE, JobState.CANCELLED, JobState.SUCCESS) if state in present or not present
+    )
 
 
 def encode_args(args: Args) -> str:

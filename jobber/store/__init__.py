@@ -10,20 +10,22 @@ from collections.abc import Collection, Mapping, Sequence
 from sqlalchemy import select
 
 from jobber.columns import Column
-from jobber.jobs import Job, Micros, NewJob
+from jobber.jobs import Group, Job, Micros, NewGroup, NewJob
 from jobber.store import migrations
 from jobber.store.claim import Claim, Claimer
 from jobber.store.database import Database
 from jobber.store.gates import Gate, GateBook, GateKind, Hold
+from jobber.store.grouping import GroupBook
+from jobber.store.groups import CancelledGroup, Groups
 from jobber.store.lanes import LaneBook, open_queues
 from jobber.store.reading import Reader
 from jobber.store.runs import catch_up
 from jobber.store.submission import Submitter
-from jobber.store.transitions import Transitions
+from jobber.store.transitions import Changed, Transitions
 from jobber.store.upkeep import Upkeep
 from jobber.store.workers import Progress, Pulse, Roster
 
-__all__ = ["Claim", "Gate", "GateKind", "Hold", "Progress", "Pulse", "Store"]
+__all__ = ["CancelledGroup", "Changed", "Claim", "Gate", "GateKind", "Hold", "Progress", "Pulse", "Store"]
 
 
 class Store:
@@ -43,9 +45,11 @@ class Store:
         self._gates = GateBook(self._database)
         lanes = LaneBook(self._database)
         self._reader = Reader(self._database, self._gates)
-        self._submitter = Submitter(self._database, lanes, self._reader)
+        book = GroupBook(self._database)
+        self._groups = Groups(self._database, lanes, book)
+        self._submitter = Submitter(self._database, lanes, self._reader, self._groups)
         self._claimer = Claimer(self._database, self._gates)
-        self._transitions = Transitions(self._database, self._gates, lanes, self._reader)
+        self._transitions = Transitions(self._database, self._gates, lanes, book, self._reader)
         self._roster = Roster(self._database)
         self._upkeep = Upkeep(self._database, lanes)
 
@@ -97,12 +101,47 @@ class Store:
         return self._reader.running(attempts)
 
     def pending(self, queue: str, *, limit: int = 1000) -> list[Job]:
-        """Return the waiting jobs of a queue as they will run: the ready ones in order, then the delayed ones."""
+        """Return the waiting jobs of a queue as they will run: the ready ones in order, then those that must wait."""
         return self._reader.pending(queue, limit=limit)
 
     def waiting_for(self, job: Job) -> list[Hold]:
         """Return all that keeps a waiting job from running now; empty if it may."""
         return self._reader.waiting_for(job)
+
+    # -- groups --------------------------------------------------------------------------------------------------------
+
+    def submit_group(self, new: NewGroup) -> Group:
+        """Add a group with its jobs and its callback, or nothing.
+
+        Raises JobIsLive (with the live job), GroupIsLive (with the live group), InvalidRequest.
+        """
+        return self._submitter.submit_group(new)
+
+    def group(self, group_id: str, *, jobs: bool = True) -> Group:
+        """Return the newest run of a group, on request without its jobs. Raises UnknownGroup."""
+        return self._groups.get(group_id, jobs=jobs)
+
+    def live_groups(self, group_ids: Collection[str]) -> set[str]:
+        """Return which of these IDs have a group that is not finished; one query for all."""
+        return self._groups.live(group_ids)
+
+    def cancel_group(self, group_id: str) -> CancelledGroup:
+        """Cancel the jobs of a group: waiting ones at once, running ones are asked to stop. Its callback then runs.
+
+        Raises GroupIsFinished, UnknownGroup.
+        """
+        return self._groups.cancel(group_id)
+
+    def finished_group(self, group_id: str) -> list[Job]:
+        """Return the jobs and callbacks of all runs of a group. Raises GroupIsLive, JobIsLive, UnknownGroup."""
+        return self._groups.finished(group_id)
+
+    def purge_group(self, group_id: str) -> list[Job]:
+        """Forget all runs of a group, their jobs and callbacks; return these, for their results to be dropped.
+
+        Raises GroupIsLive, JobIsLive (its callback is not finished), UnknownGroup.
+        """
+        return self._groups.purge(group_id)
 
     # -- gates ---------------------------------------------------------------------------------------------------------
 
@@ -187,7 +226,7 @@ class Store:
         """
         return self._transitions.give_back(worker, attempts)
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str) -> Changed:
         """Cancel a waiting job at once, ask a running one to stop. Raises JobIsFinished, UnknownJob."""
         return self._transitions.cancel(job_id)
 
@@ -216,7 +255,7 @@ class Store:
         """Return the STARTED jobs whose worker's lease ran out."""
         return self._reader.lost()
 
-    def rescue(self, job: Job, *, max_rescues: int) -> Job:
+    def rescue(self, job: Job, *, max_rescues: int) -> Changed:
         """Take a lost job from its worker and declare that worker dead; return what became of the job.
 
         PENDING again, no retry spent; FAILURE (``worker_lost``) once ``max_rescues`` are used up; CANCELLED if that

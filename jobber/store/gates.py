@@ -1,7 +1,8 @@
-"""What can hold jobs back: limits and pauses of queues, databases and tasks, and how full each is.
+"""What can hold jobs back: limits and pauses of queues, databases, tasks and groups, and how full each is.
 
 All gates are few; every process keeps them in memory as one immutable snapshot, and the version in the ``dispatch``
-row says whether it is still true. A new kind of gate is a member of ``GateKind`` and a line in ``gates_of``.
+row says whether it is still true. Groups come and go by the thousand: their limits are not among them, but travel with
+their lanes. A new kind of gate is a member of ``GateKind`` and a line in ``gates_of``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection, delete, select, update
 
+from jobber.jobs import Job
 from jobber.store.database import Database
 from jobber.store.schema import dispatch
 from jobber.store.schema import gates as table
@@ -25,6 +27,7 @@ class GateKind(StrEnum):
     QUEUE = "queue"
     DATABASE = "database"
     TASK = "task"
+    GROUP = "group"  # its name is the number of the group's run
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Hold:
     """Why a job does not run now: an item of ``waiting_for``.
 
     Parameters:
-        kind: a ``GateKind``'s value, or ``start``.
+        kind: a ``GateKind``'s value, ``start`` or ``parent``.
         name: of the gate.
         text: for people.
     """
@@ -65,6 +68,9 @@ class GateState:
     reason: str = ""
 
 
+_OPEN = GateState()
+
+
 class Passing(Protocol):
     """What passes gates: a job, or a lane of jobs."""
 
@@ -74,15 +80,20 @@ class Passing(Protocol):
     def task(self) -> str: ...
     @property
     def db(self) -> str: ...
+    @property
+    def job_group(self) -> str: ...
+    @property
+    def group_limit(self) -> int: ...
 
 
 def gates_of(passing: Passing) -> tuple[Gate, ...]:
     """Return every gate that a job or a lane passes."""
-    return (
+    gates = (
         Gate(GateKind.QUEUE, passing.queue),
         Gate(GateKind.DATABASE, passing.db),
         Gate(GateKind.TASK, passing.task),
     )
+    return (*gates, Gate(GateKind.GROUP, passing.job_group)) if passing.job_group else gates
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +106,9 @@ class Gates:
     def limited(self, passing: Passing) -> Iterator[tuple[Gate, int]]:
         """Yield the gates with a limit on the way of ``passing``."""
         for gate in gates_of(passing):
-            state = self.states.get(gate)
-            if state is not None and state.limit:
-                yield gate, state.limit
+            state = self.states.get(gate, _OPEN)
+            if limit := passing.group_limit if gate.kind is GateKind.GROUP else state.limit:
+                yield gate, limit
 
     def paused(self, kind: GateKind) -> list[str]:
         """Return the names of the paused gates of a kind."""
@@ -120,17 +131,18 @@ class Usage:
         """Whether one more may start as far as limits go."""
         return all(self.running[gate] < limit for gate, limit in self.gates.limited(passing))
 
-    def holds(self, passing: Passing) -> list[Hold]:
-        """Return what holds ``passing`` back now: pauses and full limits."""
+    def holds(self, job: Job) -> list[Hold]:
+        """Return what holds ``job`` back now: pauses and full limits."""
         found = []
-        for gate in gates_of(passing):
-            state = self.gates.states.get(gate, GateState())
+        limits = dict(self.gates.limited(job))
+        for gate in gates_of(job):
+            kind, name = gate.kind.value, job.group_id if gate.kind is GateKind.GROUP else gate.name
+            state = self.gates.states.get(gate, _OPEN)
             if state.paused:
                 why = f": {state.reason}" if state.reason else ""
-                found.append(Hold(gate.kind.value, gate.name, f"{gate.kind.value} {gate.name} is paused{why}"))
-            elif state.limit and self.running[gate] >= state.limit:
-                text = f"{gate.name}: {self.running[gate]} of {state.limit} running"
-                found.append(Hold(gate.kind.value, gate.name, text))
+                found.append(Hold(kind, name, f"{kind} {name} is paused{why}"))
+            elif gate in limits and self.running[gate] >= limits[gate]:
+                found.append(Hold(kind, name, f"{name}: {self.running[gate]} of {limits[gate]} running"))
         return found
 
 
@@ -168,7 +180,7 @@ class GateBook:
             changed = {
                 gate: GateState(limit, old.paused, old.reason)
                 for gate, limit in limits.items()
-                if (old := gates.states.get(gate, GateState())).limit != limit
+                if (old := gates.states.get(gate, _OPEN)).limit != limit
             }
             self._save(connection, changed)
 
@@ -178,7 +190,7 @@ class GateBook:
         """Let nothing start behind ``gate``. What runs goes on."""
 
         def work(connection: Connection) -> None:
-            old = self._locked(connection).states.get(gate, GateState())
+            old = self._locked(connection).states.get(gate, _OPEN)
             self._save(connection, {gate: GateState(old.limit, True, reason)})
 
         self._database.write(work)
@@ -187,7 +199,7 @@ class GateBook:
         """Let jobs start behind ``gate`` again."""
 
         def work(connection: Connection) -> None:
-            old = self._locked(connection).states.get(gate, GateState())
+            old = self._locked(connection).states.get(gate, _OPEN)
             if old.paused:
                 self._save(connection, {gate: GateState(old.limit)})
 
@@ -204,7 +216,7 @@ class GateBook:
         for gate, state in changed.items():
             key = {"kind": gate.kind.value, "name": gate.name}
             values = {"running_limit": state.limit, "paused": state.paused, "reason": state.reason}
-            if state == GateState():
+            if state == _OPEN:
                 connection.execute(delete(table).filter_by(**key))
             else:
                 connection.execute(self._database.engine.upsert(table, key, values))

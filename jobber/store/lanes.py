@@ -47,6 +47,7 @@ class LaneKey(NamedTuple):
     queue: str
     task: str
     db: str
+    job_group: str = ""
     suspect: bool = False
 
 
@@ -70,6 +71,8 @@ class Lane:
     queue: str
     task: str
     db: str
+    job_group: str
+    group_limit: int
     suspect: bool
     head: int
     version: int
@@ -80,7 +83,24 @@ class Lane:
 
 def key_of(job: Passing, *, suspect: bool = False) -> LaneKey:
     """Return the key of the lane that a job belongs to."""
-    return LaneKey(job.queue, job.task, job.db, suspect)
+    return LaneKey(job.queue, job.task, job.db, job.job_group, suspect)
+
+
+class Woken:
+    """What a transaction makes ready: the lanes to tell of it in the end, and the queues to wake after the commit."""
+
+    def __init__(self) -> None:
+        self.heads: dict[int, int] = {}  # smallest ``ord`` by lane
+        self.queues: set[str] = set()
+
+    def ready(self, lane: int, queue: str, ord_: int) -> None:
+        """Note a job that may run now."""
+        self.heads[lane] = min(ord_, self.heads.get(lane, ord_))
+        self.queues.add(queue)
+
+    def later(self, lane: int) -> None:
+        """Note a new job that may not run yet, so that its lane is not dropped as idle: the head stays where it is."""
+        self.heads.setdefault(lane, EMPTY)
 
 
 _WAKE = (
@@ -100,19 +120,24 @@ class LaneBook:
         self._database = database
         self._ids: dict[LaneKey, int] = {}
 
-    def ids(self, connection: Connection, keys: Collection[LaneKey]) -> Mapping[LaneKey, int]:
+    def ids(self, connection: Connection, keys: Collection[LaneKey], group_limit: int = 0) -> Mapping[LaneKey, int]:
         """Return the ID of each lane; makes those that are not there.
 
         One that is remembered may have been deleted (``drop_idle``): ``wake`` then finds no row and starts over.
+
+        Parameters:
+            group_limit: of the one group that these lanes are of.
         """
         found = {key: self._ids[key] for key in keys if key in self._ids}
         missing = sorted(key for key in keys if key not in found)
         if missing:
             committed = self._find(connection, missing)
-            self._ids.update(committed)
+            # Lanes of groups are not remembered: they are asked for once, and never forgotten they would pile up.
+            self._ids.update({key: id_ for key, id_ in committed.items() if not key.job_group})
             found.update(committed)
         if missing := [key for key in missing if key not in found]:
-            rows = [{**key._asdict(), "tenant": "", "job_group": "", "head": EMPTY, "version": 0} for key in missing]
+            plain = {"tenant": "", "group_limit": group_limit, "head": EMPTY, "version": 0}
+            rows = [{**key._asdict(), **plain} for key in missing]
             connection.execute(self._database.engine.insert_missing(lanes), rows)
             # Not remembered yet: a rollback would take them back, and SQLite then gives their IDs to others.
             found.update(self._find(connection, missing))
@@ -127,15 +152,13 @@ class LaneBook:
                 and_(*(lanes.c[name] == value for name, value in key._asdict().items()))
                 for key in keys[start : start + 100]
             )
-            statement = select(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.suspect).where(
-                or_(*wanted), lanes.c.tenant == "", lanes.c.job_group == ""
-            )
-            for id_, *key in connection.execute(statement):
+            statement = select(lanes.c.id, *(lanes.c[name] for name in LaneKey._fields))
+            for id_, *key in connection.execute(statement.where(or_(*wanted), lanes.c.tenant == "")):
                 found[LaneKey(*key)] = id_
         return found
 
-    def wake(self, connection: Connection, heads: Mapping[int, int]) -> None:
-        """Lower each lane's head to the ``ord`` of a job that became ready (EMPTY for a delayed one); bump its version.
+    def wake(self, connection: Connection, woken: Woken) -> None:
+        """Lower the head of each lane to the smallest ``ord`` that became ready in it; bump its version.
 
         Always in the order of their IDs, so that no two transactions wait for each other, and last of all in a
         transaction, so that the lock is short.
@@ -143,9 +166,9 @@ class LaneBook:
         Raises:
             TryAgain: a lane was deleted meanwhile.
         """
-        if not heads:
+        if not woken.heads:
             return
-        rows = [{"lane": lane, "ready": ord_} for lane, ord_ in sorted(heads.items())]
+        rows = [{"lane": lane, "ready": ord_} for lane, ord_ in sorted(woken.heads.items())]
         if connection.execute(_WAKE, rows if len(rows) > 1 else rows[0]).rowcount != len(rows):
             self._ids.clear()
             raise TryAgain
@@ -213,7 +236,8 @@ def _survey(engine: Engine, served: tuple[str, ...], shut: tuple[GateKind, ...])
     )
     return (
         select(
-            *(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.suspect, lanes.c.head, lanes.c.version),
+            *(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.job_group, lanes.c.group_limit),
+            *(lanes.c.suspect, lanes.c.head, lanes.c.version),
             func.coalesce(counts.c.running, 0),
             func.coalesce(counts.c.mine, 0),
             is_open,
@@ -223,7 +247,7 @@ def _survey(engine: Engine, served: tuple[str, ...], shut: tuple[GateKind, ...])
     )
 
 
-_COLUMNS = {GateKind.QUEUE: "queue", GateKind.TASK: "task", GateKind.DATABASE: "db"}
+_COLUMNS = {GateKind.QUEUE: "queue", GateKind.TASK: "task", GateKind.DATABASE: "db", GateKind.GROUP: "job_group"}
 
 
 def usage_of(gates: Gates, found: Iterable[Lane]) -> Usage:

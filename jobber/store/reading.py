@@ -19,7 +19,7 @@ from jobber.store.database import Database
 from jobber.store.gates import GateBook, Hold
 from jobber.store.lanes import open_queues, survey, usage_of
 from jobber.store.records import job_of
-from jobber.store.schema import RUN_COLUMNS, finished_jobs, jobs, running, workers
+from jobber.store.schema import RUN_COLUMNS, finished_jobs, groups, jobs, running, workers
 
 #: Columns of a live run: progress comes from its running row while it has one.
 _LIVE = (
@@ -38,6 +38,15 @@ def select_live() -> Select[Any]:
 def live_jobs(connection: Connection, statement: Select[Any]) -> list[Job]:
     """Return the jobs that a ``select_live`` finds."""
     return [job_of(row, phase=row["phase"]) for row in connection.execute(statement).mappings()]
+
+
+def newest(connection: Connection, live: ColumnElement[bool], finished: ColumnElement[bool]) -> Job | None:
+    """Return the live run that a condition finds, else the newest finished one that another finds, else None."""
+    for job in live_jobs(connection, select_live().where(live)):
+        return job
+    history = select(finished_jobs).where(finished).order_by(finished_jobs.c.run.desc()).limit(1)
+    row = connection.execute(history).mappings().one_or_none()
+    return None if row is None else job_of(row)
 
 
 class Reader:
@@ -68,14 +77,7 @@ class Reader:
         return job
 
     def _find(self, live: ColumnElement[bool], finished: ColumnElement[bool]) -> Job | None:
-        def work(connection: Connection) -> Job | None:
-            for job in live_jobs(connection, select_live().where(live)):
-                return job
-            newest = select(finished_jobs).where(finished).order_by(finished_jobs.c.run.desc()).limit(1)
-            row = connection.execute(newest).mappings().one_or_none()
-            return None if row is None else job_of(row)
-
-        return self._database.read(work)
+        return self._database.read(lambda connection: newest(connection, live, finished))
 
     def finished(self, job_id: str) -> list[Job]:
         """Return all finished runs of an ID, newest first.
@@ -132,22 +134,20 @@ class Reader:
         return {(run, attempt) for run, attempt in found}.intersection(attempts)
 
     def pending(self, queue: str, *, limit: int) -> list[Job]:
-        """Return the waiting jobs of a queue as they will run: the ready ones in order, then the delayed ones by time.
+        """Return the waiting jobs of a queue as they will run.
 
-        What holds single jobs back (a limit, a pause) is not looked at.
+        The ready ones in order, then the delayed ones by time, then callbacks that wait for their groups. What holds
+        single jobs back (a limit, a pause) is not looked at.
         """
         ready = select_live().where(jobs.c.queue == queue, jobs.c.ord.is_not(None)).order_by(jobs.c.ord)
-        delayed = (
-            select_live()
-            .where(jobs.c.queue == queue, jobs.c.ord.is_(None), jobs.c.due.is_not(None))
-            .order_by(jobs.c.due, jobs.c.run)
-        )
+        waiting = jobs.c.queue == queue, jobs.c.ord.is_(None), jobs.c.state != JobState.STARTED.value
+        later = select_live().where(*waiting).order_by(jobs.c.due.is_(None), jobs.c.due, jobs.c.run)
 
         def work(connection: Connection) -> list[Job]:
             found = live_jobs(connection, ready.limit(limit))
             if len(found) < limit:
                 seen = {job.run for job in found}
-                more = live_jobs(connection, delayed.limit(limit - len(found)))
+                more = live_jobs(connection, later.limit(limit - len(found)))
                 # One that became ready between the two statements is in both.
                 found += [job for job in more if job.run not in seen]
             return found
@@ -163,7 +163,12 @@ class Reader:
             due = connection.execute(select(jobs.c.due).where(jobs.c.run == job.run)).scalar_one_or_none()
             gates = self._gates.current(connection)
             usage = usage_of(gates, survey(self._database, connection, gates))
-            return [*_start_hold(job, due), *self._unserved_hold(connection, job), *usage.holds(job)]
+            return [
+                *_start_hold(job, due),
+                *_group_hold(connection, job),
+                *self._unserved_hold(connection, job),
+                *usage.holds(job),
+            ]
 
         return self._database.read(work)
 
@@ -195,6 +200,16 @@ class Reader:
         runs = select(running.c.run).select_from(holder).where(out)
         statement = select_live().where(jobs.c.run.in_(runs)).order_by(jobs.c.run)
         return self._database.read(lambda connection: live_jobs(connection, statement))
+
+
+def _group_hold(connection: Connection, job: Job) -> list[Hold]:
+    """Say so if the job is the callback of a group that is not finished."""
+    if not job.group_id or job.group_run is not None:
+        return []
+    done = groups.c.succeeded + groups.c.failed + groups.c.cancelled
+    callback = groups.c.live_id == job.group_id, groups.c.callback_run == job.run
+    row = connection.execute(select(done, groups.c.size).where(*callback)).one_or_none()
+    return [Hold("parent", job.group_id, f"group {job.group_id}: {row[0]} of {row[1]} jobs finished")] if row else []
 
 
 def _start_hold(job: Job, due: Micros | None) -> list[Hold]:

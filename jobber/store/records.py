@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -21,7 +22,24 @@ def check_names(new: NewJob) -> None:
             raise InvalidRequest(f"job {new.job_id}: {field} is longer than {NAME_MAX} characters", field=field)
 
 
-def values_of(new: NewJob, run: int, now: Micros) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A job's part in a group; the columns of a run say the same."""
+
+    group_id: str = ""
+    group_run: int | None = None
+    group_limit: int = 0
+
+    @property
+    def job_group(self) -> str:
+        """What the limit of the group is known by; "" where the group has none."""
+        return str(self.group_run) if self.group_limit else ""
+
+
+OUTSIDE = Membership()
+
+
+def values_of(new: NewJob, run: int, now: Micros, group: Membership = OUTSIDE) -> dict[str, Any]:
     """Return the columns of a new run.
 
     Raises:
@@ -47,6 +65,9 @@ def values_of(new: NewJob, run: int, now: Micros) -> dict[str, Any]:
         "timeout": new.timeout,
         "eta": new.eta,
         "tags": tags,
+        "group_id": group.group_id,
+        "group_run": group.group_run,
+        "group_limit": group.group_limit,
         "state": JobState.PENDING.value,
         "attempt": 0,
         "failures": 0,
@@ -66,7 +87,7 @@ def values_of(new: NewJob, run: int, now: Micros) -> dict[str, Any]:
     }
 
 
-def job_as_submitted(new: NewJob, run: int, now: Micros) -> Job:
+def job_as_submitted(new: NewJob, run: int, now: Micros, group: Membership = OUTSIDE) -> Job:
     """Return a new run as reading it back would, without reading it back."""
     return Job(
         run=run,
@@ -83,6 +104,9 @@ def job_as_submitted(new: NewJob, run: int, now: Micros) -> Job:
         timeout=new.timeout,
         eta=new.eta,
         tags=dict(new.tags),
+        group_id=group.group_id,
+        group_run=group.group_run,
+        group_limit=group.group_limit,
         state=JobState.PENDING,
         attempt=0,
         failures=0,

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
@@ -88,6 +89,9 @@ def _run_columns() -> list[Column[Any]]:
         Column("timeout", BigInteger, nullable=False),
         Column("eta", BigInteger),
         Column("tags", _TEXT, nullable=False),
+        Column("group_id", _NAME, nullable=False, server_default=text("''")),
+        Column("group_run", BigInteger),
+        Column("group_limit", Integer, nullable=False, server_default="0"),
         Column("state", _NAME, nullable=False),
         Column("attempt", Integer, nullable=False),
         Column("failures", Integer, nullable=False),
@@ -126,6 +130,7 @@ jobs = Table(
     Index(None, "lane", "ord"),
     Index(None, "queue", "ord"),
     Index(None, "due"),
+    Index(None, "group_run"),
     postgresql_with=BUSY,
 )
 
@@ -137,6 +142,30 @@ finished_jobs = Table(
     PrimaryKeyConstraint("run"),
     Index(None, "job_id", "run"),
     Index(None, "finished_at"),
+    Index(None, "group_run"),
+)
+
+#: Runs of groups, live or finished. Whoever ends a job of one counts it here in the same transaction; the row's lock
+#: puts those who do so at the same time in a row, and the last of them makes the callback ready.
+groups = Table(
+    "jobber_groups",
+    metadata,
+    Column("run", _KEY, autoincrement=False),
+    Column("group_id", _NAME, nullable=False),
+    Column("live_id", _NAME),  # the group's ID while it is not finished, else NULL: one live group per ID
+    Column("size", Integer, nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("succeeded", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("callback_run", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    PrimaryKeyConstraint("run"),
+    UniqueConstraint("live_id"),
+    Index(None, "group_id", "run"),
+    Index(None, "finished_at"),
+    postgresql_with=BUSY,
 )
 
 #: One combination of all that can hold a job back. Its jobs are free or blocked together.
@@ -148,7 +177,8 @@ lanes = Table(
     Column("task", _NAME, nullable=False),
     Column("db", _NAME, nullable=False),
     Column("tenant", _NAME, nullable=False),  # "" until tenants have limits
-    Column("job_group", _NAME, nullable=False),  # "" until groups have limits
+    Column("job_group", _NAME, nullable=False),  # run of the group, "" where it has no limit
+    Column("group_limit", Integer, nullable=False, server_default="0"),  # the same for all lanes of a group
     Column("suspect", Boolean, nullable=False),  # jobs whose worker died; no worker runs two of them at a time
     Column("head", BigInteger, nullable=False),  # lower bound of its smallest ord
     Column("version", BigInteger, nullable=False),  # bumped by whoever makes a job of it ready

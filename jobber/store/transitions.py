@@ -7,46 +7,50 @@ decides, everybody later is fenced off. docs/job-lifecycle.md draws the states.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    Insert,
-    Row,
-    bindparam,
-    delete,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Row, bindparam, or_, select, update
 
 from jobber.columns import Column
 from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
 from jobber.store.database import Database
-from jobber.store.engines import Engine
 from jobber.store.gates import GateBook
-from jobber.store.lanes import LaneBook, key_of, open_queues
+from jobber.store.grouping import GroupBook
+from jobber.store.history import move
+from jobber.store.lanes import LaneBook, Woken, key_of, open_queues
 from jobber.store.reading import Reader, live_jobs, select_live
 from jobber.store.records import encode_columns, job_of, storable
 from jobber.store.returning import Change, Deletion
-from jobber.store.schema import RUN_COLUMNS, finished_jobs, jobs, order, running, workers
+from jobber.store.schema import finished_jobs, jobs, order, running, workers
 
 #: What a finish sets on the run besides its state and time.
 Outcome = Mapping[str, Any]
+#: What becomes of a job that nobody runs when somebody cancels it.
+CANCELLED_BY_REQUEST: Outcome = {"state": JobState.CANCELLED.value, "cancel_requested": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A job after a change that may have made others ready.
+
+    Parameters:
+        wake: queues whose workers should be woken.
+    """
+
+    job: Job
+    wake: frozenset[str]
 
 
 class Transitions:
     """Ends attempts and runs."""
 
-    def __init__(self, database: Database, gates: GateBook, lanes: LaneBook, reader: Reader) -> None:
+    def __init__(self, database: Database, gates: GateBook, lanes: LaneBook, groups: GroupBook, reader: Reader) -> None:
         self._database = database
         self._gates = gates
         self._lanes = lanes
+        self._groups = groups
         self._reader = reader
 
     # -- how an attempt ends -------------------------------------------------------------------------------------------
@@ -82,31 +86,31 @@ class Transitions:
         """
         holds = select_live().where(running.c.worker == worker).order_by(jobs.c.run)
 
-        def work(connection: Connection) -> tuple[list[Job], frozenset[str]]:
-            given, heads = [], dict[int, int]()
-            ready = set()
+        def work(connection: Connection) -> tuple[list[Job], Woken]:
+            woken = Woken()
+            given, cancelled = [], []
             for job in live_jobs(connection, holds):
                 held = self._release(connection, job) if (job.run, job.attempt) in attempts else None
                 if held is None:
                     continue
                 given.append(job)
                 if held.cancel_requested:
-                    self._finish(connection, job, JobState.CANCELLED, {})
+                    cancelled.append(job)
                     continue
-                ord_ = order(job.priority, job.run)
-                values = {**_put_back_values(job, JobState.PENDING, "requeue"), "ord": ord_}
-                connection.execute(update(jobs).where(jobs.c.run == job.run).values(values))
-                heads[held.lane] = min(ord_, heads.get(held.lane, ord_))
-                ready.add(job.queue)
-            self._lanes.wake(connection, heads)
-            return given, frozenset(ready)
+                values = _put_back_values(job, JobState.PENDING, "requeue")
+                self._set_ready(connection, job, values, held.lane, woken)
+            if cancelled:
+                move(self._database, connection, [job.run for job in cancelled], {"state": JobState.CANCELLED.value})
+            self._groups.settle(connection, [(job.group_run, JobState.CANCELLED) for job in cancelled], woken)
+            self._lanes.wake(connection, woken)
+            return given, woken
 
         if not attempts:
             return frozenset()
-        given, ready = self._database.write(work)
-        return self.freed(*given) | ready
+        given, woken = self._database.write(work)
+        return self.freed(*given) | woken.queues
 
-    def rescue(self, job: Job, *, max_rescues: int) -> Job:
+    def rescue(self, job: Job, *, max_rescues: int) -> Changed:
         """Take an attempt from a worker whose lease ran out, and declare that worker dead.
 
         Back to PENDING; FAILURE where ``max_rescues`` workers died of it before; CANCELLED where that was asked for.
@@ -119,22 +123,25 @@ class Transitions:
         error = f"worker {job.worker} died, or lost the state database, while it ran this job"
         values = {"rescues": job.rescues + 1, "error": storable(error), "error_code": "worker_lost"}
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Woken:
+            woken = Woken()
             self._declare_dead(connection, job)
             held = self._release(connection, job)
             if held is None:
                 raise Fenced(f"attempt {job.attempt} of job {job.job_id} is over already")
             if held.cancel_requested:
-                self._finish(connection, job, JobState.CANCELLED, {"rescues": job.rescues + 1})
+                self._finish(connection, job, JobState.CANCELLED, {"rescues": job.rescues + 1}, woken)
             elif job.rescues >= max_rescues:
-                self._finish(connection, job, JobState.FAILURE, values)
+                self._finish(connection, job, JobState.FAILURE, values, woken)
             else:
-                lane = self._lanes.ids(connection, [key])[key]
+                lane = self._lanes.ids(connection, [key], job.group_limit)[key]
                 set_ = {**values, **_put_back_values(job, JobState.PENDING, "rescue"), "lane": lane}
-                self._set_ready(connection, job, set_, lane)
+                self._set_ready(connection, job, set_, lane, woken)
+            self._lanes.wake(connection, woken)
+            return woken
 
-        self._database.write(work)
-        return self._reader.run(job.run)
+        woken = self._database.write(work)
+        return Changed(self._reader.run(job.run), self.freed(job) | woken.queues)
 
     def _declare_dead(self, connection: Connection, job: Job) -> None:
         holder = select(running.c.worker).where(running.c.run == job.run, running.c.attempt == job.attempt)
@@ -149,37 +156,42 @@ class Transitions:
     def _end(self, job: Job, state: JobState, outcome: Outcome) -> frozenset[str]:
         """Finish an attempt and its run; return the queues to wake."""
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Woken:
+            woken = Woken()
             if self._release(connection, job) is not None:
-                self._finish(connection, job, state, outcome)
+                self._finish(connection, job, state, outcome, woken)
+                self._lanes.wake(connection, woken)
             elif not self._ended_so(connection, job, state, outcome):
                 raise self._fenced(job)
+            return woken
 
-        self._database.write(work)
-        return self.freed(job)
+        woken = self._database.write(work)
+        return self.freed(job) | woken.queues
 
     def _put_back(self, job: Job, state: JobState, how: str, values: dict[str, Any], delay: float) -> frozenset[str]:
         """End an attempt but not its run; return the queues to wake."""
         set_ = {**values, **_put_back_values(job, state, how)}
 
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> Woken:
+            woken = Woken()
             held = self._release(connection, job)
             if held is None:
                 if not self._put_back_so(connection, job, how):
                     raise self._fenced(job)
-                return delay <= 0
-            if held.cancel_requested:
-                self._finish(connection, job, JobState.CANCELLED, values)
-                return False
-            if delay <= 0:
-                self._set_ready(connection, job, set_, held.lane)
-                return True
-            due = self._database.engine.now + int(delay * 1_000_000)
-            connection.execute(update(jobs).where(jobs.c.run == job.run).values({**set_, "due": due}))
-            return False
+                if delay <= 0:
+                    woken.queues.add(job.queue)
+            elif held.cancel_requested:
+                self._finish(connection, job, JobState.CANCELLED, values, woken)
+            elif delay <= 0:
+                self._set_ready(connection, job, set_, held.lane, woken)
+            else:
+                due = self._database.engine.now + int(delay * 1_000_000)
+                connection.execute(update(jobs).where(jobs.c.run == job.run).values({**set_, "due": due}))
+            self._lanes.wake(connection, woken)
+            return woken
 
-        ready = self._database.write(work)
-        return self.freed(job) | (frozenset({job.queue}) if ready else frozenset())
+        woken = self._database.write(work)
+        return self.freed(job) | woken.queues
 
     def _release(self, connection: Connection, job: Job) -> Row[Any] | None:
         """Give up the slots of an attempt; None if it holds none any more. Returns lane and cancel_requested."""
@@ -191,17 +203,19 @@ class Transitions:
         note = {"of_run": job.run, "moved": gone[0].rows, "size": gone[0].bytes}
         return _NOTE(self._database.engine, connection, note)[0]
 
-    def _finish(self, connection: Connection, job: Job, state: JobState, outcome: Outcome) -> None:
-        """Move a run to the history."""
+    def _finish(self, connection: Connection, job: Job, state: JobState, outcome: Outcome, woken: Woken) -> None:
+        """Move a run to the history, and count it in its group."""
         values = {**outcome, "state": state.value}
         if state is JobState.SUCCESS and job.ttl:
             values["lifetime"] = job.ttl * 1_000_000
-        move(self._database, connection, job.run, values)
+        move(self._database, connection, [job.run], values)
+        self._groups.settle(connection, [(job.group_run, state)], woken)
 
-    def _set_ready(self, connection: Connection, job: Job, values: Outcome, lane: int) -> None:
+    @staticmethod
+    def _set_ready(connection: Connection, job: Job, values: Outcome, lane: int, woken: Woken) -> None:
         ord_ = order(job.priority, job.run)
         connection.execute(update(jobs).where(jobs.c.run == job.run).values({**values, "ord": ord_}))
-        self._lanes.wake(connection, {lane: ord_})
+        woken.ready(lane, job.queue, ord_)
 
     # -- an acknowledgement that was lost ------------------------------------------------------------------------------
 
@@ -246,7 +260,7 @@ class Transitions:
 
     # -- what clients ask for ------------------------------------------------------------------------------------------
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str) -> Changed:
         """PENDING or RETRY to CANCELLED at once; a STARTED job is asked to stop, by its worker.
 
         Raises:
@@ -254,31 +268,27 @@ class Transitions:
             UnknownJob: there is none of that ID.
         """
 
-        def work(connection: Connection) -> int | None:
-            found = connection.execute(
-                select(jobs.c.run, jobs.c.state).where(jobs.c.job_id == job_id).with_for_update()
-            ).one_or_none()
+        def work(connection: Connection) -> tuple[int | None, Woken]:
+            woken = Woken()
+            wanted = select(jobs.c.run, jobs.c.state, jobs.c.group_run).where(jobs.c.job_id == job_id)
+            found = connection.execute(wanted.with_for_update()).one_or_none()
             if found is None:
-                return None
+                return None, woken
             if found.state == JobState.STARTED.value:
                 connection.execute(update(jobs).where(jobs.c.run == found.run).values(cancel_requested=True))
             else:
-                move(
-                    self._database,
-                    connection,
-                    found.run,
-                    {"state": JobState.CANCELLED.value, "cancel_requested": True},
-                )
-            run: int = found.run
-            return run
+                move(self._database, connection, [found.run], CANCELLED_BY_REQUEST)
+                self._groups.settle(connection, [(found.group_run, JobState.CANCELLED)], woken)
+                self._lanes.wake(connection, woken)
+            return found.run, woken
 
-        run = self._database.write(work)
+        run, woken = self._database.write(work)
         if run is None:
             job = self._reader.get(job_id)
             if job.live:  # submitted again since
                 return self.cancel(job_id)
             raise JobIsFinished(f"job {job_id} is finished already ({job.state.value})", job)
-        return self._reader.run(run)
+        return Changed(self._reader.run(run), frozenset(woken.queues))
 
     def purge(self, job_id: str) -> list[Job]:
         """Forget all finished runs of an ID; return them, oldest first.
@@ -309,32 +319,6 @@ def _put_back_values(job: Job, state: JobState, how: str) -> dict[str, Any]:
     return {"state": state.value, "ended_attempt": job.attempt, "ended_as": how}
 
 
-def move(database: Database, connection: Connection, run: int, values: Mapping[str, Any]) -> None:
-    """Move a live run to the history, finished now, with some columns changed.
-
-    Parameters:
-        values: by column name; ``lifetime`` (microseconds) sets when the result expires.
-    """
-    parameters = {"of_run": run, **{f"new_{name}": value for name, value in values.items()}}
-    connection.execute(_copy(database.engine, frozenset(values)), parameters)
-    connection.execute(_REMOVE, {"of_run": run})
-
-
-@lru_cache(maxsize=64)
-def _copy(engine: Engine, changed: frozenset[str]) -> Insert:
-    """Return the statement that copies a run to the history with the columns in ``changed`` set."""
-    now = engine.now
-    values: dict[str, ColumnElement[Any]] = {
-        name: bindparam(f"new_{name}", type_=jobs.c[name].type) for name in changed if name != "lifetime"
-    }
-    values["finished_at"] = now
-    if "lifetime" in changed:
-        values["expires_at"] = now + bindparam("new_lifetime", type_=BigInteger())
-    source = select(*(values.get(name, jobs.c[name]) for name in RUN_COLUMNS)).where(jobs.c.run == bindparam("of_run"))
-    return insert(finished_jobs).from_select(list(RUN_COLUMNS), source)
-
-
-_REMOVE = delete(jobs).where(jobs.c.run == bindparam("of_run"))
 _LEAVE = Deletion(
     running,
     [running.c.run == bindparam("of_run"), running.c.attempt == bindparam("of_attempt")],

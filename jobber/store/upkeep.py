@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Connection, bindparam, delete, exists, or_, select, update
 
 from jobber.store.database import Database
-from jobber.store.lanes import LaneBook
-from jobber.store.schema import ORD_STEP, finished_jobs, jobs, leaders, order, running, workers
+from jobber.store.lanes import LaneBook, Woken
+from jobber.store.schema import ORD_STEP, finished_jobs, groups, jobs, leaders, order, running, workers
 
 
 class Upkeep:
@@ -62,27 +62,32 @@ class Upkeep:
             if not found:
                 return frozenset()
             connection.execute(ready, {"runs": engine.many([row.run for row in found])})
-            heads: dict[int, int] = {}
+            woken = Woken()
             for row in found:
-                ord_ = order(row.priority, row.run)
-                heads[row.lane] = min(ord_, heads.get(row.lane, ord_))
-            self._lanes.wake(connection, heads)
-            return frozenset(row.queue for row in found)
+                woken.ready(row.lane, row.queue, order(row.priority, row.run))
+            self._lanes.wake(connection, woken)
+            return frozenset(woken.queues)
 
         return self._database.write(work)
 
     def prune(self, older_than: int, limit: int) -> int:
         """Forget finished jobs older than ``older_than`` seconds, at most ``limit``; return how many.
 
-        Also drops lanes without jobs and dead workers without attempts.
+        Also drops groups whose jobs are forgotten, lanes without jobs and dead workers without attempts.
         """
         engine = self._database.engine
+        then = engine.now - older_than * 1_000_000
+        live = exists().where(groups.c.run == finished_jobs.c.group_run, groups.c.finished_at.is_(None))
         old = (
             select(finished_jobs.c.run)
-            .where(finished_jobs.c.finished_at <= engine.now - older_than * 1_000_000)
+            # What has become of a group's jobs is not forgotten before its callback was told.
+            .where(finished_jobs.c.finished_at <= then, ~live)
             .order_by(finished_jobs.c.finished_at)
             .limit(limit)
         )
+        listed = exists().where(finished_jobs.c.group_run == groups.c.run)
+        empty = select(groups.c.run).where(groups.c.finished_at <= then, ~listed).limit(limit)
+        disband = delete(groups).where(engine.among(groups.c.run, "runs"))
         forget = delete(finished_jobs).where(engine.among(finished_jobs.c.run, "runs"))
         holds = exists().where(running.c.worker == workers.c.id)
         gone = select(workers.c.id).where(or_(workers.c.dead, workers.c.lease_until <= engine.now - DAY), ~holds)
@@ -94,7 +99,10 @@ class Upkeep:
             if ids := connection.execute(gone).scalars().all():
                 connection.execute(dismiss, {"ids": engine.many(ids)})
             runs = connection.execute(old).scalars().all()
-            return connection.execute(forget, {"runs": engine.many(runs)}).rowcount if runs else 0
+            count = connection.execute(forget, {"runs": engine.many(runs)}).rowcount if runs else 0
+            if gone_groups := connection.execute(empty).scalars().all():
+                connection.execute(disband, {"runs": engine.many(gone_groups)})
+            return count
 
         return self._database.write(work)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobber.columns import Column, Kind
-from jobber.jobs import Job, JobState, NewJob
+from jobber.jobs import OUTCOME_ARGS, Job, JobState, NewGroup, NewJob
 from jobber.store import Claim, Store
 from tests.servers import MariaDB, Postgres
 
@@ -35,6 +35,13 @@ def new_job(job_id: str, **fields: Any) -> NewJob:
     """Return a job with everything set that a test does not care for."""
     plain: dict[str, Any] = {"task": "t", "queue": "q", "db": "db0", "results": "r", "table": f"results_{job_id}"}
     return NewJob(job_id=job_id, **{**plain, **fields})
+
+
+def new_group(group_id: str, *job_ids: str, **fields: Any) -> NewGroup:
+    """Return a group of plain jobs with a callback on the queue p that asks for its outcome."""
+    callback = new_job(f"{group_id}-done", queue="p", args=dict.fromkeys(OUTCOME_ARGS))
+    plain: dict[str, Any] = {"jobs": [new_job(job_id) for job_id in job_ids], "callback": callback}
+    return NewGroup(group_id=group_id, **{**plain, **fields})
 
 
 @dataclass
@@ -72,7 +79,7 @@ class Bench:
 
 
 #: What a test leaves behind.
-FILLED = ("jobs", "finished_jobs", "running", "lanes", "workers", "gates", "leaders")
+FILLED = ("jobs", "finished_jobs", "groups", "running", "lanes", "workers", "gates", "leaders")
 
 
 def _migrated(server: Postgres | MariaDB) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import event
 from jobber.errors import JobIsFinished
 from jobber.jobs import Job, JobState
 from jobber.store import Gate, GateKind, Store
-from tests.store.conftest import new_job
+from tests.store.conftest import new_group, new_job
 
 QUEUES = ("q", "p")
 TASKS = ("t0", "t1", "t2")
@@ -56,7 +56,7 @@ def submit(url: str, name: str, count: int, report: Any) -> None:
         n += size
         if chance.random() < 0.3:
             with contextlib.suppress(JobIsFinished):
-                if store.cancel(first.job_id).state is JobState.CANCELLED:
+                if store.cancel(first.job_id).job.state is JobState.CANCELLED:
                     report.cancelled(first.run)
     store.close()
 
@@ -153,7 +153,7 @@ def die_migrating(url: str, steps: int) -> None:
     @event.listens_for(store._database._pool, "after_cursor_execute")
     def kill(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         nonlocal count
-        count += statement.lstrip().startswith(("CREATE", "INSERT"))
+        count += statement.lstrip().startswith(("CREATE", "INSERT", "ALTER"))
         if count == steps:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -180,6 +180,10 @@ def die_at(url: str, statement: int, act: str, job: Job | None, worker: int) -> 
         store.claim(worker, queues=["q"], tasks=["t", "u"], databases=["db0"], limit=2)
     elif act == "cancel":
         store.cancel("a")
+    elif act == "submit group":
+        store.submit_group(new_group("h", "a", "b"))
+    elif act == "cancel group":
+        store.cancel_group("g")
     elif job is not None:
         ends: dict[str, Callable[[Job], Any]] = {
             "succeed": lambda j: store.succeed(j, rows=1, columns=[]),
@@ -187,5 +191,5 @@ def die_at(url: str, statement: int, act: str, job: Job | None, worker: int) -> 
             "give_back": lambda j: store.give_back(worker, [(j.run, j.attempt)]),
             "rescue": lambda j: store.rescue(j, max_rescues=3),
         }
-        ends[act](job)
+        ends[act.partition(" ")[0]](job)
     store.close()

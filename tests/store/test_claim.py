@@ -200,7 +200,7 @@ def test_delayed_jobs_become_ready_in_chunks_and_keep_priority_and_age(bench: Be
 def test_nothing_waits_for_a_job_that_runs_or_is_finished(bench: Bench) -> None:
     bench.store.pause(DB0, "x")
     bench.submit("a")
-    assert bench.store.waiting_for(bench.store.cancel("a")) == []
+    assert bench.store.waiting_for(bench.store.cancel("a").job) == []
 
 
 def test_a_cancelled_head_hides_no_job_behind_it_and_leaves_no_false_work(bench: Bench) -> None:

@@ -7,19 +7,20 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.managers import BaseManager
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from jobber.errors import Fenced, JobIsLive, UnknownJob
+from jobber.errors import Fenced, GroupIsFinished, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
 from jobber.store import Store, database, failures, reading
 from jobber.store.gates import GateKind
 from tests.servers import wait_until
 from tests.store import crowd
-from tests.store.conftest import Bench, new_job
+from tests.store.conftest import Bench, new_group, new_job
 
 
 class Manager(BaseManager):
@@ -175,16 +176,75 @@ def test_a_cancel_and_an_end_at_once_leave_one_outcome(bench: Bench) -> None:
             assert bench.store.get(job.job_id).state is JobState.CANCELLED
 
 
+def test_callbacks_are_ready_once_however_many_jobs_end_at_the_same_moment(bench: Bench) -> None:
+    groups, each, threads = 10, 6, 6
+    moment = threading.Barrier(threads)
+    for n in range(groups):
+        bench.store.submit_group(new_group(f"g{n}", *(f"{n}-{i}" for i in range(each))))
+        claimed = list(bench.claim(each, queues=["q"]).jobs)
+        assert len(claimed) == each
+
+        def end(job: Job) -> frozenset[str]:
+            moment.wait(20)
+            if job.run % 3:
+                return bench.store.succeed(job, rows=1, columns=[])
+            return bench.store.fail(job, error="no", code="c")
+
+        with ThreadPoolExecutor(threads) as pool:
+            woken = list(pool.map(end, claimed))
+        assert sorted(woken, key=len) == [frozenset()] * (each - 1) + [{"p"}]
+        failed = sum(job.run % 3 == 0 for job in claimed)
+        group = bench.store.group(f"g{n}")
+        assert (group.counts[JobState.SUCCESS], group.counts[JobState.FAILURE]) == (each - failed, failed)
+    callbacks = bench.claim(99).jobs
+    assert sorted(job.job_id for job in callbacks) == sorted(f"g{n}-done" for n in range(groups))
+    for job in callbacks:
+        assert isinstance(job.args, dict)
+        succeeded, failed = job.args["succeeded"], job.args["failed"]
+        assert isinstance(succeeded, int)
+        assert succeeded + failed == each  # type: ignore[operator]
+
+
+def test_a_group_that_is_cancelled_while_its_jobs_end_has_one_outcome(bench: Bench) -> None:
+    for n in range(8):
+        bench.store.submit_group(new_group("g", *(f"{n}-{i}" for i in range(8))))
+        claimed = bench.claim(5, queues=["q"]).jobs
+
+        def end(job: Job) -> Any:
+            return bench.store.succeed(job, rows=1, columns=[])
+
+        with ThreadPoolExecutor(6) as pool:
+            cancelled = pool.submit(bench.store.cancel_group, "g")
+            for done in [pool.submit(end, job) for job in claimed]:
+                done.result()
+            with suppress(GroupIsFinished):
+                cancelled.result()
+        group = bench.store.group("g")
+        assert {s: c for s, c in group.counts.items() if c} == {JobState.SUCCESS: 5, JobState.CANCELLED: 3}
+        (callback,) = bench.claim(9).jobs
+        assert (callback.args["succeeded"], callback.args["cancelled"]) == (5, 3)  # type: ignore[call-overload]
+        bench.store.succeed(callback, rows=1, columns=[])
+
+
 # -- power cuts in one process ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("act", ["submit", "claim", "succeed", "requeue", "give_back", "rescue", "cancel"])
+ACTS = (
+    *("submit", "claim", "succeed", "requeue", "give_back", "rescue", "cancel"),
+    *("submit group", "succeed in a group", "cancel group"),
+)
+
+
+@pytest.mark.parametrize("act", ACTS)
 def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(bench: Bench, state_url: str, act: str) -> None:
     job = None
     if act in ("claim", "cancel"):
         bench.submit("a", "b")
     elif act == "rescue":
         job = bench.lost("a")
+    elif "group" in act:
+        bench.store.submit_group(new_group("g", "x"))
+        job = bench.claim().jobs[0] if act == "succeed in a group" else None
     elif act != "submit":
         job = bench.started("a")
     before = _tables(bench.store)
@@ -200,8 +260,12 @@ def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(bench: B
     assert _tables(bench.store) != before
     # Nobody holds a lock that the dead left behind, and what came of the act that lived is whole.
     bench.submit("after")
-    assert bench.ids(9)[-1] == "after"
-    if act == "submit":
+    assert "after" in (ids := bench.ids(9))
+    if "group" in act:
+        # The callback is ready, once, with the end of the group's only job.
+        assert ids.count("g-done") == (act != "submit group")
+        assert bench.store.live_groups(["g", "h"]) == ({"g", "h"} if act == "submit group" else set())
+    elif act == "submit":
         assert bench.store.live({"a", "b"}) == {"a", "b"}
     elif act == "succeed":
         assert bench.store.get("a").state is JobState.SUCCESS
@@ -209,7 +273,7 @@ def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(bench: B
 
 def _tables(store: Store) -> dict[str, list[Any]]:
     """Return all that the state database holds, but for the numbers that a lost transaction may use up."""
-    names = ["jobs", "finished_jobs", "running", "lanes", "workers", "gates", "dispatch"]
+    names = ["jobs", "finished_jobs", "groups", "running", "lanes", "workers", "gates", "dispatch"]
     return {
         name: sorted(
             store._database.read(lambda c, name=name: c.execute(text(f"SELECT * FROM jobber_{name}")).all()),

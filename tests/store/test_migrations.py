@@ -5,14 +5,15 @@ import signal
 
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, MetaData, text
 
-from jobber.store import Store
+from jobber.store import Store, migrations
 from jobber.store.migrations import VERSION_TABLE
+from jobber.store.records import values_of
 from jobber.store.schema import metadata
 from tests.servers import Postgres
 from tests.store import crowd
-from tests.store.conftest import QUEUES, Bench
+from tests.store.conftest import QUEUES, Bench, new_job
 
 
 def differences(store: Store) -> object:
@@ -36,7 +37,7 @@ def test_small_hot_tables_leave_room_in_their_pages(postgres: Postgres, postgres
     names = store._database.read(lambda connection: connection.execute(query).scalars().all())
     assert names == [f"jobber_{name}" for name in ("dispatch", "lanes", "leaders", "running", "workers")]
     names_in_metadata = [table.name for table in metadata.sorted_tables if table.dialect_options["postgresql"]["with"]]
-    assert {*names, "jobber_jobs"} == set(names_in_metadata)
+    assert {*names, "jobber_jobs", "jobber_groups"} == set(names_in_metadata)
     store.close()
 
 
@@ -88,4 +89,26 @@ def test_other_tables_in_the_database_are_left_alone(bare_url: str) -> None:
     for name in ("jobs", "alembic_version"):
         query = text(f"SELECT mine FROM {name}")
         assert store._database.read(lambda connection, query=query: connection.execute(query).all()) == []
+    store.close()
+
+
+def test_jobs_of_the_first_schema_live_on(bare_url: str) -> None:
+    store = Store(bare_url)
+    store._database.write(lambda connection: migrations.upgrade(connection, "0001"))
+    tables = MetaData()
+
+    def fill(connection: Connection) -> None:
+        tables.reflect(connection, only=["jobber_jobs", "jobber_lanes"])
+        lane = {"queue": "q", "task": "t", "db": "db0", "tenant": "", "job_group": "", "suspect": False}
+        row = {**values_of(new_job("old"), 7, 1), "lane": 1, "ord": 7, "due": None, "ended_attempt": 0, "ended_as": ""}
+        kept = {name: row[name] for name in tables.tables["jobber_jobs"].columns.keys()}  # noqa: SIM118
+        connection.execute(tables.tables["jobber_lanes"].insert().values(id=1, head=7, version=1, **lane))
+        connection.execute(tables.tables["jobber_jobs"].insert().values(kept))
+
+    store._database.write(fill)
+    store.migrate()
+    bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
+    (job,) = bench.claim().jobs
+    assert (job.job_id, job.group_id, job.group_run) == ("old", "", None)
+    store.succeed(job, rows=1, columns=[])
     store.close()

@@ -211,9 +211,9 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(expected):
                 self.store.cancel(job_id)
         elif job.state is JobState.STARTED:
-            assert self.store.cancel(job_id).cancel_requested
+            assert self.store.cancel(job_id).job.cancel_requested
         else:
-            assert self.store.cancel(job_id).state is JobState.CANCELLED
+            assert self.store.cancel(job_id).job.state is JobState.CANCELLED
             self.finish(job_id, JobState.CANCELLED)
 
     @rule(job_id=st.sampled_from(IDS))

@@ -55,12 +55,12 @@ def live_a_life(url: str) -> None:
     assert store.fail(a, error=NASTY, code="c") == {"q"}
     assert store.get("a").error == NASTY.replace("\x00", "\ufffd")
     store.retry(b, error="again", code="c", delay=0)
-    assert bench.store.cancel("b").state is JobState.CANCELLED
+    assert bench.store.cancel("b").job.state is JobState.CANCELLED
     store.succeed(bench.claim().jobs[0], rows=1, columns=COLUMNS)
     assert store.get("c").columns == tuple(COLUMNS)
     wait_until(store.release_due)
     lost = bench.claim(worker=store.register("dying", QUEUES, 1, lease=0)).jobs[0]
-    assert store.rescue(lost, max_rescues=3).state is JobState.PENDING
+    assert store.rescue(lost, max_rescues=3).job.state is JobState.PENDING
     with pytest.raises(JobIsLive):
         bench.submit("late")
     assert bench.ids(5) == ["late"]
@@ -281,7 +281,7 @@ def test_a_bulk_that_is_under_way_keeps_nobody_from_numbering_runs(bench: Bench)
     beside = (f"c{n}" for n in itertools.count())  # a transaction may be run again
 
     def hold(connection: Any) -> None:
-        bench.store._submitter._insert(connection, [new_job("a"), new_job("b")])
+        bench.store._submitter._add(connection, [new_job("a"), new_job("b")])
         with ThreadPoolExecutor(1) as pool:
             pool.submit(bench.submit, next(beside), task="u").result(4)
 

@@ -107,7 +107,7 @@ def test_a_job_that_is_cancelled_during_a_claim_does_not_start(
     with held_open(monkeypatch, Starter, "start", after=False) as (pool, inside):
         claimed = pool.submit(bench.ids)
         assert inside.wait(10)
-        assert bench.store.cancel("a").state is JobState.CANCELLED
+        assert bench.store.cancel("a").job.state is JobState.CANCELLED
     assert claimed.result() == ["b"]
 
 

@@ -13,7 +13,7 @@ from tests.store.conftest import QUEUES, Bench, new_job
 def test_a_job_of_a_dead_worker_goes_back_without_spending_a_retry(bench: Bench) -> None:
     job = bench.lost("a")
     assert [(lost.run, lost.attempt) for lost in bench.store.lost()] == [(job.run, 1)]
-    rescued = bench.store.rescue(job, max_rescues=1)
+    rescued = bench.store.rescue(job, max_rescues=1).job
     assert (rescued.state, rescued.rescues, rescued.failures) == (JobState.PENDING, 1, 0)
     assert rescued.error_code == "worker_lost"
     assert bench.store.lost() == []
@@ -24,10 +24,10 @@ def test_a_job_of_a_dead_worker_goes_back_without_spending_a_retry(bench: Bench)
 def test_a_job_that_loses_one_worker_too_many_fails(bench: Bench) -> None:
     job = bench.lost("a")
     for rescues in (1, 2):
-        assert bench.store.rescue(job, max_rescues=2).rescues == rescues
+        assert bench.store.rescue(job, max_rescues=2).job.rescues == rescues
         dying = bench.store.register("dying", QUEUES, 1, lease=0)
         (job,) = bench.claim(worker=dying).jobs
-    failed = bench.store.rescue(job, max_rescues=2)
+    failed = bench.store.rescue(job, max_rescues=2).job
     assert (failed.state, failed.error_code, failed.rescues) == (JobState.FAILURE, "worker_lost", 3)
     assert "dying" in failed.error
     assert bench.store.get("a") == failed
@@ -36,7 +36,7 @@ def test_a_job_that_loses_one_worker_too_many_fails(bench: Bench) -> None:
 def test_a_lost_job_whose_cancel_was_asked_for_is_cancelled(bench: Bench) -> None:
     job = bench.lost("a")
     bench.store.cancel("a")
-    assert bench.store.rescue(job, max_rescues=3).state is JobState.CANCELLED
+    assert bench.store.rescue(job, max_rescues=3).job.state is JobState.CANCELLED
 
 
 def test_a_job_is_rescued_once(bench: Bench) -> None:

@@ -127,7 +127,7 @@ def test_cancelling_a_waiting_job_ends_it_at_once(bench: Bench) -> None:
     bench.submit("later", eta=bench.store.now() + 60_000_000)
     bench.store.retry(bench.started("b", priority=8), error="no", code="c", delay=60)
     for job_id in ("a", "later", "b"):
-        job = bench.store.cancel(job_id)
+        job = bench.store.cancel(job_id).job
         assert (job.state, job.cancel_requested) == (JobState.CANCELLED, True)
         assert job.finished_at is not None
         assert bench.store.get(job_id) == job
@@ -139,7 +139,7 @@ def test_cancelling_a_running_job_asks_its_worker(bench: Bench) -> None:
     job = bench.started("a")
     other = bench.started("b")
     for _ in range(2):
-        asked = bench.store.cancel("a")
+        asked = bench.store.cancel("a").job
         assert (asked.state, asked.cancel_requested) == (JobState.STARTED, True)
     assert bench.store.heartbeat(bench.worker, {}, lease=60).cancelled == {(job.run, job.attempt)}
     stranger = bench.store.register("w2", QUEUES, 1, lease=60)

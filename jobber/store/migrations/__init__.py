@@ -35,8 +35,8 @@ def is_current(connection: Connection) -> bool:
     return set(context.get_current_heads()) == set(script.get_heads())
 
 
-def upgrade(connection: Connection) -> None:
-    """Apply what is missing, inside the write transaction that ``connection`` is in.
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Apply what is missing up to ``revision``, inside the write transaction that ``connection`` is in.
 
     One process at a time: on SQLite that transaction (``BEGIN IMMEDIATE``) already keeps others out; elsewhere an
     advisory lock does. MySQL commits after each step; what died half-way is completed by the next call.
@@ -44,7 +44,7 @@ def upgrade(connection: Connection) -> None:
     with _LOCKS[connection.dialect.name](connection), _alembic:
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 @contextmanager

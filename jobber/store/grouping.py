@@ -1,0 +1,85 @@
+"""How the end of a job counts in its group, and how the last one makes the callback ready.
+
+All of it happens in the transaction that ends the job. The row of the group is locked by counting in it, so of two jobs
+that end at the same time the second waits, and sees that it is the last: a callback can neither be lost nor run twice,
+whatever dies when.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select, update
+
+from jobber.jobs import OUTCOME_ARGS, JobState, decode_args, encode_args
+from jobber.store.database import Database
+from jobber.store.lanes import Woken
+from jobber.store.returning import Change
+from jobber.store.schema import finished_jobs, groups, jobs, order
+
+#: The column of a group that counts the jobs that ended in a state.
+COUNTERS = {JobState.SUCCESS: "succeeded", JobState.FAILURE: "failed", JobState.CANCELLED: "cancelled"}
+
+
+class GroupBook:
+    """Keeps count of the jobs of groups."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def settle(self, connection: Connection, ended: Iterable[tuple[int | None, JobState]], woken: Woken) -> None:
+        """Count jobs that this transaction has moved to the history; the callback is ready with the last of a group.
+
+        Comes after all that locks jobs: who holds a group waits for no job but its callback, which nobody locks first.
+
+        Parameters:
+            ended: the run of the group of each, None outside groups, and its state.
+            woken: takes note of the callback.
+        """
+        counts = Counter((run, COUNTERS[state]) for run, state in ended if run is not None)
+        for run in sorted({run for run, _ in counts}):
+            values = {"of_run": run, **{f"more_{name}": counts[run, name] for name in COUNTERS.values()}}
+            (group,) = _COUNT(self._database.engine, connection, values)
+            if group.succeeded + group.failed + group.cancelled == group.size:
+                self._finish(connection, run, group, woken)
+
+    def _finish(self, connection: Connection, run: int, group: Row[Any], woken: Woken) -> None:
+        now = self._database.engine.now
+        connection.execute(update(groups).where(groups.c.run == run).values(live_id=None, finished_at=now))
+        if group.callback_run is None:
+            return
+        wanted = select(jobs.c.args, jobs.c.priority, jobs.c.lane, jobs.c.queue, jobs.c.eta, now.label("now"))
+        callback = connection.execute(wanted.where(jobs.c.run == group.callback_run).with_for_update()).one_or_none()
+        if callback is None:  # cancelled
+            return
+        values: dict[str, Any] = {"args": self._with_outcome(connection, callback.args, run, group)}
+        if callback.eta is not None and callback.eta > callback.now:
+            values["due"] = callback.eta
+        else:
+            values["ord"] = order(callback.priority, group.callback_run)
+            woken.ready(callback.lane, callback.queue, values["ord"])
+        connection.execute(update(jobs).where(jobs.c.run == group.callback_run).values(values))
+
+    def _with_outcome(self, connection: Connection, encoded: str, run: int, group: Row[Any]) -> str:
+        """Return the args of a callback with what has become of its group in those that ask for it."""
+        args = decode_args(encoded)
+        if not isinstance(args, dict) or not args.keys() & set(OUTCOME_ARGS):
+            return encoded
+        succeeded = finished_jobs.c.group_run == run, finished_jobs.c.state == JobState.SUCCESS.value
+        tables = select(finished_jobs.c.result_table).where(*succeeded).order_by(finished_jobs.c.run)
+        outcome = {
+            "group_id": group.group_id,
+            **{name: group._mapping[name] for name in COUNTERS.values()},
+            "tables": encode_args(list(connection.execute(tables).scalars())),
+        }
+        return encode_args({name: outcome.get(name, value) for name, value in args.items()})
+
+
+_COUNT = Change(
+    groups,
+    groups.c.run == bindparam("of_run"),
+    {name: groups.c[name] + bindparam(f"more_{name}") for name in COUNTERS.values()},
+    [groups.c.group_id, groups.c.size, groups.c.callback_run, *(groups.c[name] for name in COUNTERS.values())],
+)
