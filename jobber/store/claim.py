@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 
 from jobber.jobs import Job
 from jobber.store.database import Database
-from jobber.store.gates import GateBook, Usage
-from jobber.store.lanes import Lane, Ready, read, survey, usage_of
+from jobber.store.gates import GateBook
+from jobber.store.lanes import Lane, Ready, Survey, read, surveys
 from jobber.store.records import job_of
 from jobber.store.schema import EMPTY
 from jobber.store.starting import Starter
@@ -60,18 +60,13 @@ class Claimer:
         def work(connection: Connection) -> Claim:
             version, name = self._starter.enter(connection, worker)
             gates = self._gates.at(connection, version)
-            found = survey(
-                self._database,
-                connection,
-                gates,
-                worker=worker,
-                queues=queues,
-                tasks=tasks,
-                databases=databases,
-            )
-            choice = _Choice(self._database, connection, found, usage_of(gates, found), limit)
-            chosen = choice.choose(in_turn)
-            more = frozenset(queue for queue in in_turn if choice.next_in(queue) is not None)
+            served = {"queue": queues, "task": tasks, "db": databases}
+            for found in surveys(self._database, connection, gates, worker=worker, served=served):
+                choice = _Choice(self._database, connection, found, limit)
+                chosen = choice.choose(in_turn)
+                more = frozenset(queue for queue in in_turn if choice.next_in(queue) is not None)
+                if not choice.short:
+                    break
             started = self._starter.start(connection, worker, name, chosen, choice.raised_heads())
             return Claim(tuple(job_of(started[run]) for _, run in chosen), more)
 
@@ -126,17 +121,17 @@ class _Choice:
 
     database: Database
     connection: Connection
-    found: Sequence[Lane]
-    usage: Usage
+    found: Survey
     limit: int
     fronts: list[_Front] = field(default_factory=list)  # those that were read
     heaps: dict[str, list[tuple[int, int, _Front]]] = field(default_factory=dict)
     suspect: bool = False  # whether the worker holds a suspect already
+    short: bool = False  # whether more lanes have to be seen to say what is next
 
     def choose(self, queues: Sequence[str]) -> list[tuple[Lane, int]]:
         """Return up to ``limit`` lanes and runs; the queues take turns."""
-        self.suspect = any(lane.suspect and lane.mine for lane in self.found)
-        for lane in self.found:
+        self.suspect = any(lane.suspect and lane.mine for lane in self.found.lanes)
+        for lane in self.found.lanes:
             if lane.open:
                 self.heaps.setdefault(lane.queue, []).append((lane.head, lane.id, _Front(lane)))
         for heap in self.heaps.values():
@@ -153,8 +148,9 @@ class _Choice:
         return chosen
 
     def next_in(self, queue: str) -> _Front | None:
-        """Return the lane whose first job is next in ``queue``, None if nothing in it can run."""
+        """Return the lane whose first job is next in ``queue``, None if nothing in it can run, or it is not seen."""
         heap = self.heaps.get(queue, [])
+        unseen = self.found.unseen.get(queue, EMPTY)
         while heap:
             bound, _, front = heap[0]
             if not self._open(front.lane):
@@ -164,10 +160,11 @@ class _Choice:
                 self._read(heap)
             elif front.bound != bound:
                 heapq.heapreplace(heap, (front.bound, front.lane.id, front))
-            elif bound == EMPTY:
-                return None
+            elif bound >= unseen:
+                break
             else:
                 return front
+        self.short = self.short or unseen < EMPTY
         return None
 
     def raised_heads(self) -> list[tuple[Lane, int]]:
@@ -176,12 +173,12 @@ class _Choice:
 
     def _open(self, lane: Lane) -> bool:
         # No worker runs two suspects beside each other: one that kills its process takes no other with it.
-        return self.usage.free(lane) and not (lane.suspect and self.suspect)
+        return self.found.usage.free(lane) and not (lane.suspect and self.suspect)
 
     def _take(self, front: _Front) -> int:
         run = front.ready[front.taken].run
         front.taken += 1
-        self.usage.add(front.lane)
+        self.found.usage.add(front.lane)
         self.suspect = self.suspect or front.lane.suspect
         return run
 

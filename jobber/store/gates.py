@@ -8,7 +8,7 @@ their lanes. A new kind of gate is a member of ``GateKind`` and a line in ``gate
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -121,15 +121,21 @@ class Usage:
     def __init__(self, gates: Gates) -> None:
         self.gates = gates
         self.running: Counter[Gate] = Counter()
+        self._limits: dict[Gate, int] = {}
 
     def add(self, passing: Passing, count: int = 1) -> None:
         """Count ``count`` more running jobs."""
-        for gate, _ in self.gates.limited(passing):
+        for gate, limit in self.gates.limited(passing):
             self.running[gate] += count
+            self._limits[gate] = limit
 
     def free(self, passing: Passing) -> bool:
         """Whether one more may start as far as limits go."""
         return all(self.running[gate] < limit for gate, limit in self.gates.limited(passing))
+
+    def full(self) -> list[Gate]:
+        """Return the gates whose limit is reached."""
+        return [gate for gate, count in self.running.items() if count >= self._limits[gate]]
 
     def holds(self, job: Job) -> list[Hold]:
         """Return what holds ``job`` back now: pauses and full limits."""
@@ -221,8 +227,3 @@ class GateBook:
             else:
                 connection.execute(self._database.engine.upsert(table, key, values))
         connection.execute(update(dispatch).values(gates_version=dispatch.c.gates_version + 1))
-
-
-def touching(gates: Collection[Gate], passing: Passing) -> bool:
-    """Whether ``passing`` passes one of ``gates``."""
-    return any(gate in gates for gate in gates_of(passing))

@@ -7,7 +7,7 @@ raises it past a job that it could not see.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -34,11 +34,14 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from jobber.store.database import Database, TryAgain
 from jobber.store.engines import Engine
-from jobber.store.gates import Gate, GateKind, Gates, Passing, Usage, touching
+from jobber.store.gates import Gate, GateKind, Gates, Passing, Usage
 from jobber.store.schema import EMPTY, jobs, lanes, running
 
 #: Lanes that one statement reads where each is a SELECT of its own.
 CHUNK = 16
+#: Open lanes of each queue that a survey shows at first.
+FIRST = 64
+ALL = 2**31
 
 
 class LaneKey(NamedTuple):
@@ -194,31 +197,95 @@ class LaneBook:
         return len(idle)
 
 
-def survey(
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a claim, or a question of what could run, looks at.
+
+    Parameters:
+        lanes: those in which something runs, and the first open ones of each queue.
+        usage: how full the limits are.
+        unseen: by queue, the head of the first open lane that is not listed.
+    """
+
+    lanes: Sequence[Lane]
+    usage: Usage
+    unseen: Mapping[str, int]
+
+
+def surveys(
     database: Database,
     connection: Connection,
     gates: Gates,
     *,
     worker: int = 0,
-    queues: Collection[str] | None = None,
-    tasks: Collection[str] | None = None,
-    databases: Collection[str] | None = None,
-) -> list[Lane]:
-    """Return in one statement the lanes that are not empty, paused or unserved, and all in which something runs."""
-    served = {"queue": queues, "task": tasks, "db": databases}
-    shut = {kind: names for kind in GateKind if (names := gates.paused(kind))}
-    engine = database.engine
-    statement = _survey(engine, tuple(name for name in served if served[name] is not None), tuple(shut))
+    served: Mapping[str, Collection[str]] | None = None,
+    behind: Collection[Gate] = (),
+) -> Iterator[Survey]:
+    """Yield surveys of one statement each, for as long as the one before did not show enough.
+
+    There may be thousands of lanes, of which the first few nearly always do. Where limits hold those back, the next
+    survey leaves out what is behind full ones; the last one shows all.
+
+    Parameters:
+        worker: whose own running jobs are counted apart.
+        served: open are only lanes of these, by the name of the column; None is all.
+        behind: open are only lanes that pass one of these gates.
+    """
+    shut = {kind: set(names) for kind in GateKind if (names := gates.paused(kind))}
+    for most in (FIRST, FIRST, ALL):
+        found = survey(
+            database, connection, gates, most=most, worker=worker, served=served or {}, behind=behind, shut=shut
+        )
+        full = found.usage.full()  # before the caller counts in what it would start
+        yield found
+        for gate in full:
+            shut.setdefault(gate.kind, set()).add(gate.name)
+
+
+def survey(
+    database: Database,
+    connection: Connection,
+    gates: Gates,
+    *,
+    most: int,
+    worker: int = 0,
+    served: Mapping[str, Collection[str]] | None = None,
+    behind: Collection[Gate] = (),
+    shut: Mapping[GateKind, Collection[str]] | None = None,
+) -> Survey:
+    """Return one survey, with up to ``most`` open lanes of each queue, in the order of their heads.
+
+    Parameters:
+        shut: names of gates behind which nothing is open.
+        worker, served, behind: as in ``surveys``.
+    """
+    engine, served, shut = database.engine, served or {}, shut or {}
+    passed = {kind: [gate.name for gate in behind if gate.kind is kind] for kind in GateKind}
+    passed = {kind: names for kind, names in passed.items() if names}
+    statement = _survey(engine, tuple(served), tuple(passed), tuple(shut))
     parameters = {
         "worker": worker,
-        **{name: engine.many(names) for name, names in served.items() if names is not None},
+        "most": most,
+        **{name: engine.many(names) for name, names in served.items()},
+        **{f"behind_{kind.value}": engine.many(names) for kind, names in passed.items()},
         **{f"shut_{kind.value}": engine.many(names) for kind, names in shut.items()},
     }
-    return [Lane(*row) for row in connection.execute(statement, parameters).all()]
+    usage, found, unseen = Usage(gates), [], {}
+    for *facts, place in connection.execute(statement, parameters):
+        lane = Lane(*(*facts, place is not None and place <= most))
+        if lane.running:
+            usage.add(lane, lane.running)
+        if lane.running or lane.open:
+            found.append(lane)
+        if place is not None and not lane.open:
+            unseen[lane.queue] = lane.head
+    return Survey(found, usage, unseen)
 
 
 @lru_cache(maxsize=64)
-def _survey(engine: Engine, served: tuple[str, ...], shut: tuple[GateKind, ...]) -> Select[Any]:
+def _survey(
+    engine: Engine, served: tuple[str, ...], behind: tuple[GateKind, ...], shut: tuple[GateKind, ...]
+) -> Select[Any]:
     """Return the statement of ``survey``; building it costs more than running it."""
     counts = (
         select(
@@ -229,52 +296,53 @@ def _survey(engine: Engine, served: tuple[str, ...], shut: tuple[GateKind, ...])
         .group_by(running.c.lane)
         .subquery()
     )
-    is_open = and_(
+    is_open = [
         lanes.c.head < EMPTY,
         *(engine.among(lanes.c[name], name) for name in served),
         *(~engine.among(lanes.c[_COLUMNS[kind]], f"shut_{kind.value}") for kind in shut),
-    )
+    ]
+    if behind:
+        is_open.append(or_(*(engine.among(lanes.c[_COLUMNS[kind]], f"behind_{kind.value}") for kind in behind)))
+    place = func.row_number().over(partition_by=lanes.c.queue, order_by=lanes.c.head).label("place")
+    ranked = select(lanes.c.id, place).where(*is_open).subquery()
+    # One more than is shown: its head says up to where what is shown is all.
+    first = and_(ranked.c.id == lanes.c.id, ranked.c.place <= bindparam("most", type_=BigInteger) + 1)
     return (
         select(
             *(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.job_group, lanes.c.group_limit),
             *(lanes.c.suspect, lanes.c.head, lanes.c.version),
             func.coalesce(counts.c.running, 0),
             func.coalesce(counts.c.mine, 0),
-            is_open,
+            ranked.c.place,
         )
-        .select_from(lanes.outerjoin(counts, counts.c.lane == lanes.c.id))
-        .where(or_(is_open, counts.c.running.is_not(None)))
+        .select_from(lanes.outerjoin(ranked, first).outerjoin(counts, counts.c.lane == lanes.c.id))
+        .where(or_(ranked.c.id.is_not(None), counts.c.running.is_not(None)))
+        .order_by(ranked.c.place)
     )
 
 
 _COLUMNS = {GateKind.QUEUE: "queue", GateKind.TASK: "task", GateKind.DATABASE: "db", GateKind.GROUP: "job_group"}
 
 
-def usage_of(gates: Gates, found: Iterable[Lane]) -> Usage:
-    """Return how full the limits are, from the lanes of a survey."""
-    usage = Usage(gates)
-    for lane in found:
-        if lane.running:
-            usage.add(lane, lane.running)
-    return usage
-
-
 def open_queues(
-    database: Database, connection: Connection, gates: Gates, behind: Collection[Gate] | None = None
+    database: Database, connection: Connection, gates: Gates, behind: Collection[Gate] = ()
 ) -> frozenset[str]:
     """Return the queues with a job that could run now, if any worker serves it.
 
     Parameters:
         behind: only jobs that pass one of these gates.
     """
-    found = survey(database, connection, gates)
-    usage = usage_of(gates, found)
-    candidates = [lane for lane in found if lane.open and usage.free(lane) and (not behind or touching(behind, lane))]
-    if not candidates:
-        return frozenset()
-    # A head is a lower bound: a lane whose last job was cancelled looks full until somebody looks.
-    ready = read(database, connection, candidates, 1)
-    return frozenset(lane.queue for lane in candidates if ready[lane.id])
+    is_open: set[str] = set()
+    for found in surveys(database, connection, gates, behind=behind):
+        candidates = [lane for lane in found.lanes if lane.open and found.usage.free(lane)]
+        # A head is a lower bound: a lane whose last job was cancelled looks full until somebody looks.
+        while candidates := [lane for lane in candidates if lane.queue not in is_open]:
+            some, candidates = candidates[:CHUNK], candidates[CHUNK:]
+            ready = read(database, connection, some, 1)
+            is_open.update(lane.queue for lane in some if ready[lane.id])
+        if is_open.issuperset(found.unseen):
+            break
+    return frozenset(is_open)
 
 
 _LANES, _HEADS = bindparam("lanes", type_=ARRAY(BigInteger)), bindparam("heads", type_=ARRAY(BigInteger))

@@ -17,7 +17,7 @@ from jobber.errors import JobIsLive, ResultsUnavailable, UnknownJob
 from jobber.jobs import Job, JobState, Micros
 from jobber.store.database import Database
 from jobber.store.gates import GateBook, Hold
-from jobber.store.lanes import open_queues, survey, usage_of
+from jobber.store.lanes import open_queues, survey
 from jobber.store.records import job_of
 from jobber.store.schema import RUN_COLUMNS, finished_jobs, groups, jobs, running, workers
 
@@ -162,7 +162,7 @@ class Reader:
         def work(connection: Connection) -> list[Hold]:
             due = connection.execute(select(jobs.c.due).where(jobs.c.run == job.run)).scalar_one_or_none()
             gates = self._gates.current(connection)
-            usage = usage_of(gates, survey(self._database, connection, gates))
+            usage = survey(self._database, connection, gates, most=0).usage
             return [
                 *_start_hold(job, due),
                 *_group_hold(connection, job),

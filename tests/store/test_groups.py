@@ -16,7 +16,7 @@ from jobber.errors import (
     UnknownJob,
 )
 from jobber.jobs import FINISHED, Group, Job, JobState, NewGroup
-from jobber.store import Store
+from jobber.store import Gate, GateKind, Store
 from tests.store.conftest import QUEUES, Bench, new_job
 
 ASKS = {"group_id": None, "succeeded": None, "failed": None, "cancelled": None, "tables": None, "mine": "kept"}
@@ -365,3 +365,20 @@ def test_tables_of_many_jobs_reach_the_callback(bench: Bench) -> None:
         for job in claimed:
             bench.store.succeed(job, rows=1, columns=[])
     assert json.loads(outcome(bench.claim().jobs[0])["tables"]) == [f"results_{name}" for name in names]
+
+
+def test_a_free_job_is_found_behind_hundreds_of_groups_that_wait(bench: Bench) -> None:
+    bench.store.set_limits({Gate(GateKind.DATABASE, "db0"): 1})
+    for n in range(70):
+        jobs = [new_job(f"{n}-{i}") for i in range(2)]
+        bench.store.submit_group(NewGroup(group_id=f"g{n}", jobs=jobs, concurrency=1))
+    (first,) = bench.claim(9).jobs
+    assert first.job_id == "0-0"
+    assert bench.store.runnable_queues() == set()
+    bench.submit("free", db="db1")
+    assert bench.store.runnable_queues() == {"q"}
+    claim = bench.claim(1)
+    assert ([job.job_id for job in claim.jobs], claim.more) == (["free"], set())
+    assert bench.store.succeed(first, rows=1, columns=[]) == {"q"}
+    claim = bench.claim(9)
+    assert ([job.job_id for job in claim.jobs], claim.more) == (["0-1"], set())

@@ -27,7 +27,7 @@ from sqlalchemy import text
 
 from jobber.errors import JobIsFinished, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
-from jobber.store import Gate, GateKind, Store
+from jobber.store import Gate, GateKind, Store, lanes
 from tests.servers import MariaDB, Postgres, wait_until
 from tests.store.conftest import FILLED, new_job
 
@@ -293,7 +293,10 @@ def run(make: Any, *, examples: int, steps: int) -> None:
     )
 
 
-def test_sqlite_does_what_the_model_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [lanes.FIRST, 1])
+def test_sqlite_does_what_the_model_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    # With one lane of each queue in a survey, most claims need another.
+    monkeypatch.setattr(lanes, "FIRST", first)
     numbers = iter(range(10_000))
 
     @contextlib.contextmanager
