@@ -69,15 +69,17 @@ class Instance:
         """Return the operations that the API offers.
 
         Parameters:
-            waiters: requests that may wait for a job at a time; each holds a thread of the server.
+            waiters: requests that may wait for a job or a group at a time; each holds a thread of the server.
         """
+        seats = threading.Semaphore(waiters)
         return Service(
             settings=self.settings,
             tasks=self.tasks,
             store=self.store,
             queueing=self.queueing,
             results=self.results,
-            watcher=Watcher(self.store, most=waiters),
+            jobs_watcher=Watcher(self.store.live, seats),
+            groups_watcher=Watcher(self.store.live_groups, seats),
         )
 
     def close(self) -> None:

@@ -103,14 +103,14 @@ class Maintenance:
             return
         for job in self._store.lost():
             try:
-                rescued = self._store.rescue(job, max_rescues=self._settings.app.max_rescues)
+                changed = self._store.rescue(job, max_rescues=self._settings.app.max_rescues)
             except Fenced:
                 continue  # another instance was faster, or the worker came back in time
             log.warning(
-                "job %s attempt %d: worker %s is lost; now %s", job.job_id, job.attempt, job.worker, rescued.state
+                "job %s attempt %d: worker %s is lost; now %s", job.job_id, job.attempt, job.worker, changed.job.state
             )
-            if rescued.live:
-                self._queueing.wake(rescued.queue)
+            for queue in changed.wake:
+                self._queueing.wake(queue)
             self._janitor.fence(job)
 
     def _prune(self) -> None:

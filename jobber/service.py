@@ -6,40 +6,19 @@ then is a wake-up sent, off the caller's path. What the store has accepted will 
 
 from __future__ import annotations
 
-import random
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jobber.columns import Row
+from jobber.completion import Completer, GroupRequest, JobRequest
 from jobber.config import Settings
-from jobber.errors import AttemptError, Draining, InvalidRequest, ResultsGone, ResultsNotReady, UnknownTask
-from jobber.jobs import PRIORITY_NORMAL, Args, Job, JobState, Micros, NewJob
+from jobber.errors import AttemptError, Draining, ResultsGone, ResultsNotReady
+from jobber.jobs import Group, Job, JobState
 from jobber.queueing import Queueing
 from jobber.results.base import ResultsBackend
 from jobber.store import Hold, Store
 from jobber.tasks import Task, TaskSet
 from jobber.watcher import Watcher
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobRequest:
-    """What a client says of a job; None means absent, and the task's tag or the default applies.
-
-    Values have the right types and ranges already; names are not looked up yet.
-    """
-
-    job_id: str | None = None
-    queue: str | None = None
-    eta: Micros | None = None
-    retries: int | None = None
-    ttl: int | None = None
-    args: Args = field(default_factory=list)
-    db: str | None = None
-    results: str | None = None
-    priority: int | None = None
-    timeout: int | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Service:
@@ -57,14 +36,19 @@ class Service:
         store: Store,
         queueing: Queueing,
         results: Mapping[str, ResultsBackend],
-        watcher: Watcher,
+        jobs_watcher: Watcher,
+        groups_watcher: Watcher,
     ) -> None:
         self.settings = settings
         self._tasks = tasks
         self._store = store
         self._queueing = queueing
         self._results = results
-        self._watcher = watcher
+        self._jobs_watcher = jobs_watcher
+        self._groups_watcher = groups_watcher
+        self._completer = Completer(
+            settings.app, tasks=tasks, table_name=lambda name, job_id: results[name].table_name(job_id)
+        )
         self._draining = False
 
     def drain(self) -> None:
@@ -72,8 +56,9 @@ class Service:
         self._draining = True
 
     def release(self) -> None:
-        """Answer everybody who waits for a job, at once and from now on."""
-        self._watcher.close()
+        """Answer everybody who waits for a job or a group, at once and from now on."""
+        self._jobs_watcher.close()
+        self._groups_watcher.close()
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -83,18 +68,15 @@ class Service:
 
     def task(self, name: str) -> Task:
         """Return a loaded task. Raises UnknownTask."""
-        tasks = self._tasks()
-        if name not in tasks:
-            raise UnknownTask(f"no task named {name!r} is loaded; GET /tasks lists those that are", task=name)
-        return tasks[name]
+        return self._completer.task(name)
 
     def queue_of(self, task: Task) -> str:
         """Return the queue that jobs of ``task`` go to unless they name one."""
-        return task.queue or self.settings.app.default_queue
+        return self._completer.queue_of(task)
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
-    def submit(self, task_name: str, request: JobRequest) -> Job:
+    def submit(self, request: JobRequest) -> Job:
         """Accept a job, durably, and wake its queue.
 
         Raises:
@@ -102,32 +84,24 @@ class Service:
             JobIsLive: a job of that ID is pending or running.
             Draining, StateUnavailable: try another instance, or later.
         """
-        if self._draining:
-            raise Draining("this instance is stopping; send the job to another one or try again")
-        new = self._complete(self.task(task_name), request)
-        (job,) = self._store.submit([new])
-        if job.eta is None or job.eta <= job.created_at:
-            self._queueing.wake(job.queue)
+        self._accept()
+        (job,) = self._store.submit([self._completer.job(request)])
+        self._wake_for([job])
         return job
 
-    def _complete(self, task: Task, request: JobRequest) -> NewJob:
-        job_id = request.job_id or str(uuid.uuid4())
-        results = _pick("results", request.results, task.results, task)
-        return NewJob(
-            job_id=job_id,
-            task=task.name,
-            queue=request.queue or self.queue_of(task),
-            db=_pick("db", request.db, task.databases, task),
-            results=results,
-            table=self._results[results].table_name(job_id),
-            args=task.check_args(request.args),
-            priority=_first(request.priority, task.priority, PRIORITY_NORMAL),
-            retries=_first(request.retries, task.retries, 0),
-            ttl=_first(request.ttl, task.ttl, self.settings.app.ttl),
-            timeout=_first(request.timeout, task.timeout, 0),
-            eta=request.eta,
-            tags=request.tags,
-        )
+    def _accept(self) -> None:
+        if self._draining:
+            raise Draining("this instance is stopping; send the job to another one or try again")
+
+    def _wake_for(self, jobs: Iterable[Job], most: int = 0) -> None:
+        """Wake the queues of new jobs that may run now, of which at most ``most`` will at a time (0: any number)."""
+        ready = Counter(job.queue for job in jobs if job.eta is None or job.eta <= job.created_at)
+        for queue, count in ready.items():
+            self._queueing.wake(queue, min(count, most or count))
+
+    def _wake(self, queues: Iterable[str]) -> None:
+        for queue in queues:
+            self._queueing.wake(queue)
 
     def job(self, job_id: str) -> Job:
         """Return the newest run of a job. Raises UnknownJob."""
@@ -139,7 +113,7 @@ class Service:
         Answers at once where too many callers wait already. Raises UnknownJob.
         """
         job = self._store.get(job_id)
-        if job.live and self._watcher.wait(job_id, min(seconds, self.settings.app.max_wait)):
+        if job.live and self._jobs_watcher.wait(job_id, min(seconds, self.settings.app.max_wait)):
             job = self._store.get(job_id)
         return job
 
@@ -161,16 +135,21 @@ class Service:
         """
         job = self._store.get(job_id)
         if purge and not job.live:
-            # The table first: what is forgotten in the state cannot be dropped any more.
-            dropped = {run.run for run in self._store.finished(job_id) if self._drop(run)}
-            for run in self._store.purge(job_id):
-                if run.run not in dropped:  # it ended since
-                    self._drop(run)
+            self._purge(self._store.finished(job_id), lambda: self._store.purge(job_id))
             return job
-        job = self._store.cancel(job_id)
-        if job.cancel_requested and job.live:
-            self._queueing.cancel(job.run, job.attempt)
-        return job
+        changed = self._store.cancel(job_id)
+        self._wake(changed.wake)
+        if changed.job.cancel_requested and changed.job.live:
+            self._queueing.cancel(changed.job.run, changed.job.attempt)
+        return changed.job
+
+    def _purge(self, runs: Sequence[Job], forget: Callable[[], Sequence[Job]]) -> None:
+        """Drop what finished runs published, then let the store forget them."""
+        # The table first: what is forgotten in the state cannot be dropped any more.
+        dropped = {run.run for run in runs if self._drop(run)}
+        for run in forget():
+            if run.run not in dropped:  # it ended since
+                self._drop(run)
 
     def _drop(self, run: Job) -> bool:
         """Drop what a run published, which one that did not end well may have done unheard; True once that is done."""
@@ -183,6 +162,54 @@ class Service:
                 raise
             return False
         return True
+
+    # -- groups -------------------------------------------------------------------------------------------------------
+
+    def submit_group(self, request: GroupRequest) -> Group:
+        """Accept a group of jobs, durably and whole, and wake their queues.
+
+        Raises:
+            InvalidRequest: a job of it is wrong, or two have one ID; nothing is stored.
+            JobIsLive, GroupIsLive: one of the IDs is in use; nothing is stored.
+            Draining, StateUnavailable: try another instance, or later.
+        """
+        self._accept()
+        group = self._store.submit_group(self._completer.group(request))
+        self._wake_for(group.jobs, group.concurrency)
+        return group
+
+    def group(self, group_id: str, *, jobs: bool = True) -> Group:
+        """Return the newest run of a group, with its jobs unless they are not wanted. Raises UnknownGroup."""
+        return self._store.group(group_id, jobs=jobs)
+
+    def wait_group(self, group_id: str, seconds: float, *, jobs: bool = True) -> Group:
+        """Return the group as soon as all its jobs are finished, at the latest after ``seconds``.
+
+        Answers at once where too many callers wait already. Raises UnknownGroup.
+        """
+        group = self._store.group(group_id, jobs=False)
+        waited = group.live and self._groups_watcher.wait(group_id, min(seconds, self.settings.app.max_wait))
+        return self._store.group(group_id, jobs=jobs) if waited or jobs else group
+
+    def cancel_group(self, group_id: str, *, purge: bool = False) -> Group:
+        """Cancel the jobs of a group; with ``purge``, remove a finished one with its jobs, its callback, their tables.
+
+        Running jobs are asked to stop. The callback runs then, as it does however the jobs ended.
+
+        Raises:
+            UnknownGroup, and GroupIsFinished unless ``purge`` is given.
+            JobIsLive: the group cannot be removed before its callback is finished.
+        """
+        if purge:
+            group = self._store.group(group_id)
+            if not group.live:
+                self._purge(self._store.finished_group(group_id), lambda: self._store.purge_group(group_id))
+                return group
+        cancelled = self._store.cancel_group(group_id)
+        self._wake(cancelled.wake)
+        for job in cancelled.asked:
+            self._queueing.cancel(job.run, job.attempt)
+        return cancelled.group
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -199,19 +226,3 @@ class Service:
         if backend is None:
             raise ResultsGone(f"the results database {job.results!r} of job {job_id} is not in this instance's config")
         return job, backend.rows(job.table, job.run, job.columns, offset=offset, limit=limit)
-
-
-def _first(*values: int | None) -> int:
-    return next(value for value in values if value is not None)
-
-
-def _pick(field_name: str, wanted: str | None, allowed: Sequence[str], task: Task) -> str:
-    """Return the database that the request names, or one of the task's at random."""
-    if wanted is None:
-        return random.choice(allowed)  # noqa: S311  # spreads load; nothing secret
-    if wanted not in allowed:
-        does_not = "does not run on" if field_name == "db" else "does not write to"
-        raise InvalidRequest(
-            f"{field_name}: task {task.name} {does_not} {wanted!r}; it may use {', '.join(allowed)}", field=field_name
-        )
-    return wanted

@@ -1,7 +1,7 @@
-"""Waits for jobs to finish on behalf of many callers, with one query for all of them.
+"""Waits for jobs, or groups, to finish on behalf of many callers, with one query for all of them.
 
-A process has one watcher. Its thread asks the store only while somebody waits, at short intervals first and longer
-ones later; a waiter costs an entry in a dictionary.
+A process has one watcher for jobs and one for groups. Its thread asks the store only while somebody waits, at short
+intervals first and longer ones later; a waiter costs an entry in a dictionary.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Collection
 
 from jobber.errors import StateUnavailable
-from jobber.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -20,45 +20,52 @@ _SHORTEST, _LONGEST = 0.005, 0.1
 
 
 class Watcher:
-    """Watches the store for finished jobs while callers wait.
+    """Watches for what finishes while callers wait.
 
     Parameters:
-        most: callers that may wait at a time; beyond it ``wait`` answers at once.
+        live: returns those of a number of IDs that are not finished.
+        seats: one for each caller that may wait at a time, perhaps of several watchers together; while none is free,
+            ``wait`` answers at once.
     """
 
-    def __init__(self, store: Store, *, most: int) -> None:
-        self._store = store
-        self._most = most
+    def __init__(self, live: Callable[[Collection[str]], set[str]], seats: threading.Semaphore) -> None:
+        self._live = live
+        self._seats = seats
         self._changed = threading.Condition()
         self._waiters: dict[str, list[threading.Event]] = {}
-        self._count = 0
         self._newest = 0.0
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def wait(self, job_id: str, seconds: float) -> bool:
-        """Return True as soon as no run of ``job_id`` is live, False after ``seconds`` or where too many wait."""
+    def wait(self, key: str, seconds: float) -> bool:
+        """Return True as soon as no run of the ID ``key`` is live, False after ``seconds`` or where too many wait."""
+        if seconds <= 0 or not self._seats.acquire(blocking=False):
+            return False
+        try:
+            return self._wait(key, seconds)
+        finally:
+            self._seats.release()
+
+    def _wait(self, key: str, seconds: float) -> bool:
         event = threading.Event()
         with self._changed:
-            if seconds <= 0 or self._closed or self._count >= self._most:
+            if self._closed:
                 return False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
                 self._thread.start()
-            self._waiters.setdefault(job_id, []).append(event)
-            self._count += 1
+            self._waiters.setdefault(key, []).append(event)
             self._newest = time.monotonic()
             self._changed.notify()
         try:
             return event.wait(seconds) and not self._closed
         finally:
             with self._changed:
-                self._count -= 1
-                events = self._waiters.get(job_id, [])
+                events = self._waiters.get(key, [])
                 if event in events:
                     events.remove(event)
                 if not events:
-                    self._waiters.pop(job_id, None)
+                    self._waiters.pop(key, None)
 
     def close(self) -> None:
         """Let every waiter go."""
@@ -78,15 +85,15 @@ class Watcher:
                     return
                 watched = set(self._waiters)
             try:
-                live = self._store.live(watched)
+                live = self._live(watched)
             except StateUnavailable:
                 live = watched  # waiters time out by themselves if it stays away
             except Exception:
-                log.exception("waiting for jobs stumbled; it goes on")
+                log.exception("waiting for the end of jobs stumbled; it goes on")
                 live = watched
             with self._changed:
-                for job_id in watched - live:
-                    for event in self._waiters.pop(job_id, []):
+                for key in watched - live:
+                    for event in self._waiters.pop(key, []):
                         event.set()
                 # A tenth of the time that the newest waiter has waited: quick jobs are seen at once, slow ones
                 # cost little.

@@ -24,7 +24,7 @@ FLOORS = [
         "redisqueue",
     },
     {"store", "sources", "results", "tasks"},
-    {"service", "execution", "maintenance", "janitor", "watcher", "queueing"},
+    {"service", "completion", "execution", "maintenance", "janitor", "watcher", "queueing"},
     {"api", "worker", "consumer"},
     {"instance"},
     {"cli", "demo", "client"},

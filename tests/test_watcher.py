@@ -1,4 +1,4 @@
-"""Waiting for jobs: one query for all waiters, none while nobody waits."""
+"""Waiting for jobs and groups: one query for all waiters, none while nobody waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.servers import wait_until
 
 
 class Jobs:
-    """The one method of the store that a watcher calls, counting calls."""
+    """What a watcher asks of the store, counting calls."""
 
     def __init__(self, *live: str) -> None:
         self.now_live = set(live)
@@ -36,7 +36,7 @@ def waiting(watcher: Watcher, job_id: str, seconds: float = 10) -> tuple[threadi
 
 def test_a_waiter_is_told_as_soon_as_its_job_is_finished() -> None:
     jobs = Jobs("a", "b")
-    watcher = Watcher(jobs, most=500)  # type: ignore[arg-type]  # it has the one method that is called
+    watcher = Watcher(jobs.live, threading.Semaphore(500))
     thread, answers = waiting(watcher, "a")
     other, other_answers = waiting(watcher, "b", seconds=0.5)
     wait_until(lambda: {"a", "b"} in jobs.asked)
@@ -52,7 +52,7 @@ def test_a_waiter_is_told_as_soon_as_its_job_is_finished() -> None:
 def test_a_hundred_waiters_cost_one_query_at_a_time() -> None:
     ids = [f"job{number}" for number in range(100)]
     jobs = Jobs(*ids)
-    watcher = Watcher(jobs, most=500)  # type: ignore[arg-type]
+    watcher = Watcher(jobs.live, threading.Semaphore(500))
     threads = [waiting(watcher, job_id)[0] for job_id in ids]
     wait_until(lambda: set(ids) in jobs.asked)
     before = len(jobs.asked)
@@ -68,7 +68,7 @@ def test_a_hundred_waiters_cost_one_query_at_a_time() -> None:
 
 def test_nobody_is_asked_while_nobody_waits() -> None:
     jobs = Jobs()
-    watcher = Watcher(jobs, most=500)  # type: ignore[arg-type]
+    watcher = Watcher(jobs.live, threading.Semaphore(500))
     assert watcher.wait("done", 5) is True
     before = len(jobs.asked)
 
@@ -79,7 +79,7 @@ def test_nobody_is_asked_while_nobody_waits() -> None:
 
 def test_beyond_the_cap_the_answer_comes_at_once() -> None:
     jobs = Jobs("a", "b")
-    watcher = Watcher(jobs, most=1)  # type: ignore[arg-type]
+    watcher = Watcher(jobs.live, threading.Semaphore(1))
     thread, _ = waiting(watcher, "a")
     wait_until(lambda: jobs.asked)
     began = time.monotonic()
@@ -91,10 +91,25 @@ def test_beyond_the_cap_the_answer_comes_at_once() -> None:
     thread.join(2)
 
 
+def test_watchers_may_share_their_seats() -> None:
+    jobs, groups, seats = Jobs("a"), Jobs("g"), threading.Semaphore(1)
+    watchers = [Watcher(jobs.live, seats), Watcher(groups.live, seats)]
+    thread, _ = waiting(watchers[0], "a")
+    wait_until(lambda: jobs.asked)
+
+    assert watchers[1].wait("g", 60) is False
+    assert groups.asked == []
+
+    watchers[0].close()
+    thread.join(2)
+    groups.now_live.clear()
+    assert watchers[1].wait("g", 60) is True
+
+
 def test_an_outage_of_the_store_keeps_waiters_waiting() -> None:
     jobs = Jobs("a")
     jobs.away = True
-    watcher = Watcher(jobs, most=500)  # type: ignore[arg-type]
+    watcher = Watcher(jobs.live, threading.Semaphore(500))
     thread, answers = waiting(watcher, "a")
     wait_until(lambda: len(jobs.asked) > 2)
 

@@ -1,4 +1,4 @@
-"""What the API says of tasks and jobs: domain objects in, JSON-able dictionaries out."""
+"""What the API says of tasks, jobs and groups: domain objects in, JSON-able dictionaries out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobber import jobs
 from jobber.api import jsontext
 from jobber.columns import RESULT_TYPES, Column, result_type
 from jobber.config import Settings
-from jobber.jobs import Job, JobState, Micros
+from jobber.jobs import Group, Job, JobState, Micros
 from jobber.store import Hold
 from jobber.tasks import Task
 
@@ -92,7 +92,7 @@ class Answers:
             "timeout": job.timeout,
             "attempt": job.attempt,
             "cancel_requested": job.cancel_requested,
-            "group_id": None,
+            "group_id": job.group_id or None,
             "created_at": rfc3339(job.created_at),
             "started_at": rfc3339(job.started_at),
             "finished_at": rfc3339(job.finished_at),
@@ -120,6 +120,24 @@ class Answers:
             "PrevErr": job.error,
             "ProcessedAt": rfc3339(job.started_at) or _GO_ZERO_TIME,
             "Job": {"Task": job.task},
+        }
+
+    def group(self, group: Group, holds: Sequence[Hold] | None = None) -> dict[str, Any]:
+        """Return the answer about a group and those of its jobs that it lists.
+
+        Parameters:
+            holds: what keeps a waiting callback from running; None if nobody looked.
+        """
+        return {
+            "group_id": group.group_id,
+            "state": group.state.value,
+            "status": group.state.value,
+            "concurrency": group.concurrency,
+            "counts": {state.value: group.counts[state] for state in JobState},
+            "jobs": [self.job(job) for job in group.jobs],
+            "callback": self.job(group.callback, holds) if group.callback else None,
+            "created_at": rfc3339(group.created_at),
+            "finished_at": rfc3339(group.finished_at),
         }
 
     def columns(self, job: Job) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 import jobber
-from jobber.api import jobs, jsontext, meta, tasks
+from jobber.api import groups, jobs, jsontext, meta, tasks
 from jobber.api.answers import Answers
 from jobber.api.blueprint import takes_no_options
 from jobber.api.errors import Api, register
@@ -34,7 +34,7 @@ def create_app(service: Service) -> Flask:
     app.extensions["jobber.answers"] = answers
     api = Api(app)
     register(app, answers)
-    for blueprint in (meta.blueprint, tasks.blueprint, jobs.blueprint):
+    for blueprint in (meta.blueprint, tasks.blueprint, jobs.blueprint, groups.blueprint):
         api.register_blueprint(blueprint)
     described = "api-docs.openapi_json"
     app.view_functions[described] = takes_no_options(app.view_functions[described])  # type: ignore[type-var]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
@@ -22,11 +22,12 @@ from jobber.api import jsontext
 from jobber.api.answers import Answers
 from jobber.api.errors import statuses
 from jobber.api.fields import json_type
+from jobber.completion import MOST_PROBLEMS
 from jobber.errors import InvalidRequest, JobberError
 from jobber.service import Service
 
-#: What is told of a body that is wrong all over: finding the nearest name costs some 50 µs each.
-_MOST_PROBLEMS, _LONGEST_NAME = 20, 100
+#: Of longer names no more is told: finding the nearest one costs some 50 µs each.
+_LONGEST_NAME = 100
 
 View = TypeVar("View", bound=Callable[..., Response])
 
@@ -73,10 +74,10 @@ class RequestParser(FlaskParser):
         messages: dict[str, Any]
         ((location, messages),) = error.messages_dict.items()  # that is how webargs nests them
         kind = "option" if location == "query" else "field"
-        wrong = {name[:_LONGEST_NAME]: texts for name, texts in islice(messages.items(), _MOST_PROBLEMS)}
-        problems = {name: _problem(name, texts, schema, kind) for name, texts in wrong.items()}
+        told = list(islice(_problems(messages, schema, kind), MOST_PROBLEMS))
+        problems = {place: problem for place, problem, _ in told}
         details: dict[str, Any] = {"field": next(iter(problems)), "fields": problems}
-        if nearest := next(filter(None, (_nearest(name, schema) for name in problems)), None):
+        if nearest := next((near for *_, near in told if near), None):
             details["nearest"] = nearest
         raise InvalidRequest("; ".join(f"{field}: {problem}" for field, problem in problems.items()), **details)
 
@@ -113,18 +114,29 @@ def takes_no_options(view: View) -> View:
     return run  # type: ignore[return-value]
 
 
-def _problem(name: str, texts: Any, schema: ma.Schema, kind: str) -> str:
-    if name in schema.fields:
-        return str(texts[0])
-    nearest = _nearest(name, schema)
-    return f"there is no such {kind}" + (f"; did you mean {nearest}?" if nearest else "")
+def _problems(
+    messages: Mapping[Any, Any], schema: ma.Schema, kind: str, within: str = ""
+) -> Iterator[tuple[str, str, str | None]]:
+    """Yield the place of each problem (``jobs[3].args``), what is wrong, and the known name nearest to an unknown one.
 
-
-def _nearest(name: str, schema: ma.Schema) -> str | None:
-    """Return the known field that an unknown one was probably meant to be."""
-    if name in schema.fields:
-        return None
-    return next(iter(difflib.get_close_matches(name.lower(), schema.fields, n=1)), None)
+    Parameters:
+        messages: what marshmallow says: texts, below the names of fields and, within lists, positions.
+        within: the place of what they are about.
+    """
+    for name, said in messages.items():
+        if isinstance(name, int):
+            place, known, below = f"{within}[{name}]", True, schema
+        else:
+            place, known = (f"{within}." if within else "") + name[:_LONGEST_NAME], name in schema.fields
+            field = schema.fields.get(name)
+            below = field.schema if isinstance(field, ma.fields.Nested) else schema
+        if isinstance(said, dict):
+            yield from _problems(said, below, kind, place)
+        elif known:
+            yield place, str(said[0]), None
+        else:
+            near = next(iter(difflib.get_close_matches(name[:_LONGEST_NAME].lower(), schema.fields, n=1)), None)
+            yield place, f"there is no such {kind}" + (f"; did you mean {near}?" if near else ""), near
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]

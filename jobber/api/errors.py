@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from jobber.api.answers import Answers, respond
 from jobber.api.schemas import ErrorAnswer
 from jobber.errors import JobberError, Unavailable
-from jobber.jobs import Job
+from jobber.jobs import Group, Job
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,9 @@ STATUS: Mapping[str, int] = {
     "unknown_job": 404,
     "job_is_live": 409,
     "job_is_finished": 409,
+    "unknown_group": 404,
+    "group_is_live": 409,
+    "group_is_finished": 409,
     "results_not_ready": 409,
     "results_gone": 410,
     "unavailable": 503,
@@ -80,6 +83,9 @@ def _jobber_error(error: JobberError, answers: Answers) -> Response:
     job = getattr(error, "job", None)
     if isinstance(job, Job):
         details["job"] = answers.job(job)
+    group = getattr(error, "group", None)
+    if isinstance(group, Group):
+        details["group"] = answers.group(group)
     if isinstance(error, Unavailable):
         details["retry_after"] = error.retry_after
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

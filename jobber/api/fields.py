@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from marshmallow import ValidationError, fields
+from marshmallow import Schema, ValidationError, fields
 
 from jobber.jobs import JOB_ID_MAX, JOB_ID_PATTERN, RESERVED_JOB_IDS, Args, Micros
 
@@ -110,10 +110,11 @@ class Whole(fields.Integer):
 
 
 class Seconds(fields.Float):
-    """A duration in a query string."""
+    """A duration in a query string, of at most ``most`` seconds."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(metadata={"minimum": 0} | kwargs.pop("metadata", {}), **kwargs)
+    def __init__(self, most: int, **kwargs: Any) -> None:
+        super().__init__(metadata={"minimum": 0, "maximum": most} | kwargs.pop("metadata", {}), **kwargs)
+        self.most = most
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> float:
         try:
@@ -122,6 +123,8 @@ class Seconds(fields.Float):
             seconds = math.nan
         if not 0 <= seconds < math.inf:
             raise ValidationError(f"must be a number of seconds, not {value[:40]!r}")
+        if seconds > self.most:
+            raise ValidationError(f"must lie between 0 and {self.most} seconds")
         return seconds
 
 
@@ -190,6 +193,47 @@ class Arguments(fields.Raw):
                     f"[{position}] is {json_type(arg)}; arguments are text, numbers, booleans or null"
                 )
         return value
+
+
+class Object(fields.Nested):
+    """An object of a schema of its own."""
+
+    def __init__(self, schema: type[Schema], **kwargs: Any) -> None:
+        super().__init__(schema, allow_none=True, **kwargs)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return _object(value, self.schema)
+
+
+class Objects(fields.Nested):
+    """A list of 1 to ``most`` objects of a schema of their own."""
+
+    def __init__(self, schema: type[Schema], *, most: int, **kwargs: Any) -> None:
+        kwargs["metadata"] = {"minItems": 1, "maxItems": most} | kwargs.get("metadata", {})
+        super().__init__(schema, many=True, **kwargs)
+        self.most = most
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise ValidationError(f"must be a list of objects, not {json_type(value)}")
+        if not 1 <= len(value) <= self.most:
+            raise ValidationError(f"must hold 1 to {self.most:,} objects, not {len(value):,}")
+        loaded: list[Any] = []
+        problems: dict[str | int, Any] = {}
+        for place, item in enumerate(value):
+            try:
+                loaded.append(_object(item, self.schema))
+            except ValidationError as error:
+                problems[place] = error.messages
+        if problems:
+            raise ValidationError(problems)
+        return loaded
+
+
+def _object(value: object, schema: Schema) -> Any:
+    if not isinstance(value, dict):
+        raise ValidationError(f"must be an object, not {json_type(value)}")
+    return schema.load(value, many=False)
 
 
 class Tags(fields.Dict):

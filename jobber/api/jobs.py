@@ -9,15 +9,8 @@ from flask import Response
 from jobber.api import rows as json_rows
 from jobber.api.answers import success
 from jobber.api.blueprint import Blueprint, answers, service
-from jobber.api.schemas import (
-    CancelQuery,
-    JobAnswer,
-    PendingAnswer,
-    QueueQuery,
-    RowsAnswer,
-    RowsQuery,
-    StatusQuery,
-)
+from jobber.api.requests import CancelQuery, QueueQuery, RowsQuery, StatusQuery
+from jobber.api.schemas import JobAnswer, PendingAnswer, RowsAnswer
 from jobber.errors import (
     InvalidRequest,
     JobIsFinished,
@@ -30,9 +23,6 @@ from jobber.errors import (
 from jobber.jobs import JOB_ID_PATTERN
 
 blueprint = Blueprint("jobs", __name__)
-
-#: Longest ``?wait=``, whatever the settings say; where they say less, the answer comes earlier.
-_MOST_WAIT = 60
 
 
 def _known(job_id: str) -> str:
@@ -51,8 +41,6 @@ def status(query: dict[str, Any], job_id: str) -> Response:
     With `wait`, the answer comes as soon as the job is finished; at once where too many callers wait already.
     """
     of, wait = service(), query["wait"]
-    if wait > _MOST_WAIT:
-        raise InvalidRequest(f"wait: must lie between 0 and {_MOST_WAIT} seconds", field="wait")
     job = of.wait(_known(job_id), wait) if wait else of.job(_known(job_id))
     return success(answers().job(job, of.holds(job)))
 

@@ -23,6 +23,10 @@ _DIGITS_BEFORE, _DIGITS_AFTER = 131_072, 16_383
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
+#: A string, also one without its end, or a bracket.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_CLOSER = {"{": "}", "[": "]"}
+
 
 def loads(body: bytes) -> Any:
     """Return the value that a request body holds; an empty body is an empty object.
@@ -41,11 +45,7 @@ def loads(body: bytes) -> Any:
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False, default=str).encode()
     except json.JSONDecodeError as error:
-        raise InvalidRequest(
-            f"the body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}",
-            line=error.lineno,
-            column=error.colno,
-        ) from None
+        raise _malformed(text, error) from None
     except RecursionError:
         raise InvalidRequest("the body is nested too deeply") from None
     except UnicodeEncodeError:
@@ -53,6 +53,32 @@ def loads(body: bytes) -> Any:
     except ValueError:  # Python reads integers of at most 4,300 digits
         raise InvalidRequest("the body holds an integer of too many digits") from None
     return value
+
+
+def _malformed(text: str, error: json.JSONDecodeError) -> InvalidRequest:
+    """Say what is wrong and where; of a body that ends too early, what it still lacks."""
+    end = len(text.rstrip())
+    if error.pos > end:
+        error = json.JSONDecodeError(error.msg, text, end)
+    at = f"line {error.lineno}, column {error.colno}"
+    what = f"{error.msg} at {at}"
+    if error.msg.startswith("Unterminated string"):  # no string holds a line break: it runs to the end
+        what = f'it ends too early, inside the text that begins at {at}; still missing: "{_closers(text)}'
+    elif error.pos == end:
+        what = f"it ends too early, at {at}; still missing: {_closers(text)}"
+    return InvalidRequest(f"the body is not valid JSON: {what}", line=error.lineno, column=error.colno)
+
+
+def _closers(text: str) -> str:
+    """Return the brackets that close what is still open at the end of ``text``."""
+    still_open: list[str] = []
+    for found in _STRING_OR_BRACKET.finditer(text):
+        token = found[0]
+        if token in _CLOSER:
+            still_open.append(_CLOSER[token])
+        elif token in _CLOSER.values():
+            still_open.pop()
+    return _shown("".join(reversed(still_open)))
 
 
 def _decimal(text: str) -> Decimal:

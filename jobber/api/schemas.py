@@ -1,106 +1,22 @@
-"""The shapes of requests and answers: what comes in is validated by them, and both are described by them in OpenAPI.
+"""The shapes of answers, for OpenAPI.
 
-Answers are built by ``jobber.api.answers`` and not run through their schemas (that would cost as much as the rest of a
+Answers are built by ``jobber.api.answers`` and not run through these schemas (that would cost as much as the rest of a
 request); the tests hold every answer to its schema instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import marshmallow as ma
-from marshmallow import fields, pre_load, validate
+from marshmallow import fields, validate
 
-from jobber.api.fields import Arguments, Flag, JobId, Name, Seconds, Tags, Text, Timestamp, Whole
-from jobber.jobs import PRIORITY_HIGHEST, PRIORITY_LOWEST, JobState
+from jobber.api.fields import Arguments
+from jobber.jobs import JobState
 
 _STATES = [state.value for state in JobState]
+_GROUP_STATES = [state for state in _STATES if state != JobState.RETRY]
 _PHASES = ["waiting", "querying", "writing", "publishing", "done"]
-#: 32 bits hold every count; a time limit must also fit PostgreSQL's statement_timeout, which is in milliseconds.
-_MOST = 2**31 - 1
-_MOST_TIMEOUT = _MOST // 1000
-_MOST_RETRIES = 1000
-#: Rows or items of one page.
-PAGE = 1000
-
-
-# -- requests ---------------------------------------------------------------------------------------------------------
-
-
-class JobBody(ma.Schema):
-    """What a client says of a job. Every field may be left out; null, "" and, for numbers, 0 leave it out too."""
-
-    task = Text(metadata={"description": "The task's name again, as in the path."})
-    job_id = JobId(metadata={"description": "Unique among pending and running jobs. Made up if absent."})
-    queue = Name(metadata={"description": "Served or not; the task's or the default one if absent."})
-    eta = Timestamp(
-        metadata={
-            "description": "Not before: yyyy-mm-dd hh:mm:ss in UTC, or ISO 8601.",
-            "examples": ["2030-01-31 18:30:00", "2030-01-31T18:30:00+02:00"],
-        }
-    )
-    retries = Whole(_MOST_RETRIES, metadata={"description": "Failed attempts that are tried again."})
-    ttl = Whole(_MOST, metadata={"description": "Seconds that the result lives."})
-    args = Arguments()
-    db = Text(metadata={"description": "One of the task's databases; any of them if absent."})
-    results = Text(metadata={"description": "One of the task's results databases; any of them if absent."})
-    priority = Whole(
-        PRIORITY_HIGHEST,
-        least=PRIORITY_LOWEST,
-        # 0 leaves it out.
-        metadata={"minimum": 0, "description": "1 low, 5 normal, 8 high, 10 critical."},
-    )
-    timeout = Whole(_MOST_TIMEOUT, metadata={"description": "Seconds that the query may run."})
-    tags = Tags(metadata={"description": "Names and short texts to find the job by."})
-
-    @pre_load
-    def _drop_blanks(self, data: Mapping[str, Any], **_: Any) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in data.items()
-            if name not in self.fields or not (value is None or value == "" or self._is_zero(name, value))
-        }
-
-    def _is_zero(self, name: str, value: object) -> bool:
-        return value == 0 and value is not False and isinstance(self.fields[name], Whole)
-
-
-class TaskQuery(ma.Schema):
-    """Options of a task's description."""
-
-    sql = Flag(load_default=False, metadata={"description": "With the task's SQL."})
-
-
-class StatusQuery(ma.Schema):
-    """Options of a job's status."""
-
-    wait = Seconds(
-        load_default=0.0,
-        metadata={
-            "description": "Answer when the job is finished, at most so many seconds later.",
-            "maximum": 60,
-        },
-    )
-
-
-class CancelQuery(ma.Schema):
-    """Options of a cancellation."""
-
-    purge = Flag(load_default=False, metadata={"description": "Remove a finished job, its history and its result."})
-
-
-class QueueQuery(ma.Schema):
-    """Options of a queue's list."""
-
-    limit = Whole(PAGE, least=1, from_text=True, load_default=PAGE, metadata={"description": "Most items to list."})
-
-
-class RowsQuery(ma.Schema):
-    """Options of a page of rows."""
-
-    limit = Whole(PAGE, least=1, from_text=True, load_default=PAGE, metadata={"description": "Most rows of the page."})
-    offset = Whole(2**62, from_text=True, load_default=0, metadata={"description": "Rows to skip."})
 
 
 # -- parts of answers -------------------------------------------------------------------------------------------------
@@ -222,6 +138,33 @@ class PendingPart(JobPart):
     Job = fields.Nested(GoJobPart)
 
 
+class CountsPart(_Part):
+    """How many jobs of a group are in each state."""
+
+    PENDING = fields.Integer()
+    STARTED = fields.Integer()
+    RETRY = fields.Integer()
+    SUCCESS = fields.Integer()
+    FAILURE = fields.Integer()
+    CANCELLED = fields.Integer()
+
+
+class GroupPart(_Part):
+    """A group of jobs: its newest run."""
+
+    group_id = fields.String()
+    state = fields.String(
+        validate=validate.OneOf(_GROUP_STATES), metadata={"description": "What has become of its jobs."}
+    )
+    status = fields.String(validate=validate.OneOf(_GROUP_STATES), metadata={"description": "The same as state."})
+    concurrency = fields.Integer(metadata={"description": "Of its jobs that run at a time; 0 is no limit."})
+    counts = fields.Nested(CountsPart, metadata={"description": "Its jobs by state."})
+    jobs = fields.List(fields.Nested(JobPart), metadata={"description": "As they were submitted; empty if unwanted."})
+    callback = fields.Nested(JobPart, allow_none=True, metadata={"description": "The job that runs after all others."})
+    created_at = _time("Accepted.")
+    finished_at = _time("End of the last of its jobs.")
+
+
 class ParamPart(_Part):
     """A declared parameter of a task."""
 
@@ -319,6 +262,12 @@ class PendingAnswer(_Success):
     data = fields.List(fields.Nested(PendingPart))
 
 
+class GroupAnswer(_Success):
+    """One group of jobs."""
+
+    data = fields.Nested(GroupPart)
+
+
 class RowsAnswer(_Success):
     """A page of rows."""
 
@@ -340,6 +289,7 @@ class ErrorPart(ma.Schema):
     fields_ = fields.Dict(data_key="fields", metadata={"description": "All fields that are wrong, and why."})
     nearest = fields.String(metadata={"description": "The known name nearest to an unknown one."})
     job = fields.Nested(JobPart, metadata={"description": "The job that stands in the way."})
+    group = fields.Nested(GroupPart, metadata={"description": "The group that stands in the way, without its jobs."})
     retry_after = fields.Integer(metadata={"description": "Seconds after which another try makes sense."})
 
 

@@ -11,8 +11,9 @@ A client may be shared by threads; its connections are kept and used again. Numb
 both directions. Errors are those of ``jobber.errors``, found by the code of the answer.
 """
 
-from jobber.client.answers import Column, Hold, JobStatus, Page, Progress, Row, Scalar, Task
+from jobber.client.answers import Column, GroupStatus, Hold, JobStatus, Page, Progress, Row, Scalar, Task
 from jobber.client.args import Arg
+from jobber.client.bodies import NewJob
 from jobber.client.client import DEFAULT_SERVER, Client
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "Arg",
     "Client",
     "Column",
+    "GroupStatus",
     "Hold",
     "JobStatus",
+    "NewJob",
     "Page",
     "Progress",
     "Row",

@@ -77,6 +77,7 @@ class JobStatus:
     waiting_for: tuple[Hold, ...] | None  # None where the server did not look
     worker: str
     tags: Mapping[str, str]
+    group_id: str | None
     raw: Mapping[str, Any]  # the answer as it came, with whatever a newer server adds
 
     @property
@@ -87,6 +88,31 @@ class JobStatus:
     @property
     def succeeded(self) -> bool:
         """Whether its result is published."""
+        return self.state == "SUCCESS"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """A group of jobs as the server last told it."""
+
+    group_id: str
+    state: str  # PENDING, STARTED, SUCCESS (all did), FAILURE (one failed), CANCELLED (none failed, one was cancelled)
+    concurrency: int  # of its jobs that run at a time, 0 is no limit
+    counts: Mapping[str, int]  # jobs by state, every state
+    jobs: tuple[JobStatus, ...]  # as they were submitted; empty where they were not asked for
+    callback: JobStatus | None
+    created_at: datetime | None
+    finished_at: datetime | None
+    raw: Mapping[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its jobs are; the callback may still run."""
+        return self.state in _FINISHED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all its jobs did."""
         return self.state == "SUCCESS"
 
 
@@ -141,6 +167,19 @@ def job_of(item: Mapping[str, Any]) -> JobStatus:
                 **{**_known(Progress, item["progress"]), "eta": _time(item["progress"]["eta"])},
             ),
             "waiting_for": None if holds is None else tuple(Hold(**_known(Hold, hold)) for hold in holds),
+            "raw": item,
+        }
+    )
+
+
+def group_of(item: Mapping[str, Any]) -> GroupStatus:
+    """Return the group that an answer tells."""
+    return GroupStatus(
+        **{
+            **_known(GroupStatus, item),
+            **{name: _time(item[name]) for name in ("created_at", "finished_at")},
+            "jobs": tuple(job_of(job) for job in item["jobs"]),
+            "callback": None if item["callback"] is None else job_of(item["callback"]),
             "raw": item,
         }
     )

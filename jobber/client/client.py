@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 
 from jobber.client.answers import JobStatus, Page, Row, Task, columns_of, job_of, task_of
-from jobber.client.args import Arg, encoded
+from jobber.client.args import Arg
+from jobber.client.bodies import job_body
+from jobber.client.groups import GroupCalls
+from jobber.client.waiting import until_finished
 from jobber.client.wire import Wire, segment
-from jobber.errors import ResultsGone, Unavailable
+from jobber.errors import ResultsGone
 
 DEFAULT_SERVER = "http://127.0.0.1:6060"
-#: Seconds of one long poll; with a progress callback, of one step.
-_STEP, _STEP_PROGRESS = 30.0, 0.5
-#: Least seconds between two questions while waiting, and the longest absence of the server that a wait survives.
-_PAUSE, _AWAY = 0.5, 30.0
 
 
-class Client:
+class Client(GroupCalls):
     """Talks to one jobber server.
 
     Parameters:
@@ -132,21 +130,22 @@ class Client:
         >>> jobber.submit("get_profit_entries", ["USER1"], job_id="USER1-profit", priority=8).state
         'PENDING'
         """
-        body = {
-            "args": None if args is None else encoded(args),
-            "job_id": job_id,
-            "queue": queue,
-            "eta": _time_text(eta) if isinstance(eta, datetime) else eta,
-            "retries": retries,
-            "ttl": ttl,
-            "db": db,
-            "results": results,
-            "priority": priority,
-            "timeout": timeout,
-            "tags": None if tags is None else dict(tags),
-        }
-        said = {name: value for name, value in body.items() if value is not None}
-        return job_of(self._wire.call("POST", f"/tasks/{segment(task, 'a task name')}/jobs", body=said)["data"])
+        body = job_body(
+            {
+                "args": args,
+                "job_id": job_id,
+                "queue": queue,
+                "eta": eta,
+                "retries": retries,
+                "ttl": ttl,
+                "db": db,
+                "results": results,
+                "priority": priority,
+                "timeout": timeout,
+                "tags": tags,
+            }
+        )
+        return job_of(self._wire.call("POST", f"/tasks/{segment(task, 'a task name')}/jobs", body=body)["data"])
 
     def job(self, job_id: str, *, wait: float = 0.0) -> JobStatus:
         """Return the newest run of a job.
@@ -186,29 +185,7 @@ class Client:
         >>> jobber.wait("USER1-profit", 60, on_progress=lambda job: print(job.progress.rows)).state
         'SUCCESS'
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        step = _STEP_PROGRESS if on_progress else _STEP
-        away_since: float | None = None
-        while True:
-            begun = time.monotonic()
-            left = step if deadline is None else min(step, deadline - begun)
-            try:
-                job = self.job(job_id, wait=max(0.0, left))
-            except Unavailable as error:
-                away_since = away_since or begun
-                if time.monotonic() - away_since > _AWAY or (deadline and time.monotonic() >= deadline):
-                    raise
-                time.sleep(min(error.retry_after, _PAUSE))
-                continue
-            away_since = None
-            if on_progress:
-                on_progress(job)
-            if job.finished:
-                return job
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(f"job {job_id} is still {job.state} after {timeout:g} s")
-            # Where too many wait already, the server answers at once; do not ask it in a spin.
-            time.sleep(max(0.0, min(_PAUSE, left) - (time.monotonic() - begun)))
+        return until_finished(lambda wait: self.job(job_id, wait=wait), f"job {job_id}", timeout, on_progress)
 
     def cancel(self, job_id: str, *, purge: bool = False) -> JobStatus:
         """Cancel a pending or running job. A running one stops soon after: ``wait`` for it if that matters.
@@ -281,15 +258,3 @@ class Client:
         """
         for page in self.pages(job_id):
             yield from page.rows
-
-
-def _time_text(at: datetime) -> str:
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
-
-
-def _task(name: str) -> str:
-    return "/tasks/" + segment(name, "a task name")
-
-
-def _job(job_id: str) -> str:
-    return "/jobs/" + segment(job_id, "a job ID")

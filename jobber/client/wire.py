@@ -11,8 +11,10 @@ from urllib.parse import quote, unquote
 import simplejson
 import urllib3
 
-from jobber.client.answers import job_of
+from jobber.client.answers import group_of, job_of
 from jobber.errors import (
+    GroupIsFinished,
+    GroupIsLive,
     InvalidRequest,
     JobberError,
     JobIsFinished,
@@ -114,7 +116,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
     try:
         return simplejson.dumps(body, use_decimal=True, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"the job cannot be written as JSON: {error}") from None
+        raise InvalidRequest(f"the request cannot be written as JSON: {error}") from None
 
 
 def segment(name: str, what: str) -> str:
@@ -162,8 +164,13 @@ def _error(envelope: Mapping[str, Any]) -> JobberError:
     code = details.pop("code", None)
     kind = _BY_CODE.get(code, JobberError)
     if issubclass(kind, JobIsLive | JobIsFinished | ResultsNotReady):
-        job = details.get("job")
-        return kind(message, job_of(job) if job else None)
+        job = details.pop("job", None)
+        error = kind(message, job_of(job) if job else None)
+        error.details |= details
+        return error
+    if issubclass(kind, GroupIsLive | GroupIsFinished):
+        group = details.pop("group", None)
+        return kind(message, group_of(group) if group else None)
     if kind is JobberError:
         details["server_code"] = code
     if issubclass(kind, Unavailable):

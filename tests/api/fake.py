@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from jobber.columns import Column, Kind, Row
+from jobber.completion import Completer, GroupRequest, JobRequest
 from jobber.config import (
     AppSettings,
     BrokerSettings,
@@ -22,17 +23,17 @@ from jobber.config import (
 )
 from jobber.errors import (
     Draining,
-    InvalidRequest,
+    GroupIsFinished,
+    GroupIsLive,
     JobberError,
     JobIsFinished,
     JobIsLive,
     ResultsGone,
     ResultsNotReady,
+    UnknownGroup,
     UnknownJob,
-    UnknownTask,
 )
-from jobber.jobs import Job, JobState
-from jobber.service import JobRequest
+from jobber.jobs import Group, Job, JobState, NewGroup, NewJob
 from jobber.sqltext import parse
 from jobber.store import Hold
 from jobber.tasks import Param, Task
@@ -89,6 +90,7 @@ TASKS: Mapping[str, Task] = {
             cron="0 7 * * *",
             index=("a", "b"),
         ),
+        make_task("notify", "SELECT :group_id, :channel, :failed"),
         make_task("slow", "SELECT 1"),
     )
 }
@@ -109,10 +111,14 @@ class FakeService:
 
     def __init__(self, app: AppSettings | None = None) -> None:
         self.settings = settings(app)
+        self.completer = Completer(
+            self.settings.app, tasks=lambda: TASKS, table_name=lambda _, job_id: f"results_{job_id}"
+        )
         self.runs: list[Job] = []
+        self.group_runs: list[NewGroup] = []
         self.tables: dict[int, Sequence[Row]] = {}
         self.hold: list[Hold] = []
-        self.requests: list[JobRequest] = []
+        self.requests: list[JobRequest | GroupRequest] = []
         #: Raised by every call, as a database that is down would.
         self.broken: Exception | None = None
         self.draining = False
@@ -132,44 +138,17 @@ class FakeService:
 
     def task(self, name: str) -> Task:
         self._check()
-        if name not in TASKS:
-            raise UnknownTask(f"no task named {name!r} is loaded; GET /tasks lists those that are", task=name)
-        return TASKS[name]
+        return self.completer.task(name)
 
     def queue_of(self, task: Task) -> str:
-        return task.queue or self.settings.app.default_queue
+        return self.completer.queue_of(task)
 
-    def submit(self, task_name: str, request: JobRequest) -> Job:
-        self._check()
-        if self.draining:
-            raise Draining("this instance is stopping; send the job to another one or try again", retry_after=7)
-        task = self.task(task_name)
-        if request.db is not None and request.db not in task.databases:
-            raise InvalidRequest(f"db: task {task.name} does not run on {request.db!r}", field="db")
+    def submit(self, request: JobRequest) -> Job:
+        self._accept()
+        new = self.completer.job(request)
         self.requests.append(request)
-        job_id = request.job_id or f"made-up-{len(self.runs)}"
-        for run in self.runs:
-            if run.job_id == job_id and run.live:
-                raise JobIsLive(f"job {job_id} is {run.state}", run)
-        job = make_job(
-            run=len(self.runs) + 1,
-            job_id=job_id,
-            task=task.name,
-            queue=request.queue or self.queue_of(task),
-            db="main",
-            results="reports",
-            table=f"results_{job_id}",
-            args=request.args,
-            priority=request.priority or task.priority or 5,
-            retries=request.retries or task.retries or 0,
-            ttl=request.ttl or 86_400,
-            timeout=request.timeout or 0,
-            eta=request.eta,
-            tags=request.tags,
-            created_at=NOON,
-        )
-        self.runs.append(job)
-        return job
+        self._refuse_live(new)
+        return self._add(new)
 
     def job(self, job_id: str) -> Job:
         self._check()
@@ -211,6 +190,46 @@ class FakeService:
         if job.run not in self.tables:
             raise ResultsGone(f"the result of job {job_id} has expired")
         return job, self.tables[job.run][offset : offset + limit]
+
+    def submit_group(self, request: GroupRequest) -> Group:
+        self._accept()
+        new = self.completer.group(request)
+        self.requests.append(request)
+        if (known := self._find_group(new.group_id)) and known.live:
+            raise GroupIsLive(f"group {new.group_id} is {known.state} already", replace(known, jobs=()))
+        for member in (*new.jobs, *([new.callback] if new.callback else [])):
+            self._refuse_live(member)
+        self.group_runs.append(new)
+        for member in new.jobs:
+            self._add(member, group_id=new.group_id, group_run=len(self.group_runs), group_limit=new.concurrency)
+        if new.callback:
+            self._add(new.callback, group_id=new.group_id)
+        return self.group(new.group_id)
+
+    def group(self, group_id: str, *, jobs: bool = True) -> Group:
+        self._check()
+        if found := self._find_group(group_id):
+            return found if jobs else replace(found, jobs=())
+        raise UnknownGroup(f"there is no group {group_id}")
+
+    def wait_group(self, group_id: str, seconds: float, *, jobs: bool = True) -> Group:
+        self.group(group_id)
+        with self.changed:
+            self.changed.wait_for(lambda: not self.group(group_id).live, min(seconds, self.settings.app.max_wait))
+        return self.group(group_id, jobs=jobs)
+
+    def cancel_group(self, group_id: str, *, purge: bool = False) -> Group:
+        group = self.group(group_id)
+        if group.live:
+            for job in group.jobs:
+                if job.live:
+                    self.cancel(job.job_id)
+            return self.group(group_id)
+        if not purge:
+            raise GroupIsFinished(f"group {group_id} is {group.state} already", replace(group, jobs=()))
+        self.group_runs = [replace(new, group_id="") if new.group_id == group_id else new for new in self.group_runs]
+        self.runs = [run for run in self.runs if run.group_id != group_id]
+        return group
 
     # -- what a worker does -------------------------------------------------------------------------------------------
 
@@ -259,6 +278,39 @@ class FakeService:
             self.runs[self.runs.index(job)] = changed
             self.changed.notify_all()
         return changed
+
+    def _accept(self) -> None:
+        self._check()
+        if self.draining:
+            raise Draining("this instance is stopping; send the job to another one or try again", retry_after=7)
+
+    def _refuse_live(self, new: NewJob) -> None:
+        for run in self.runs:
+            if run.job_id == new.job_id and run.live:
+                raise JobIsLive(f"job {new.job_id} is {run.state}", run)
+
+    def _add(self, new: NewJob, **facts: object) -> Job:
+        told = {field.name: getattr(new, field.name) for field in fields(NewJob)}
+        self.runs.append(make_job(run=len(self.runs) + 1, created_at=NOON, **told, **facts))
+        return self.runs[-1]
+
+    def _find_group(self, group_id: str) -> Group | None:
+        for number, new in reversed(list(enumerate(self.group_runs, 1))):
+            if new.group_id == group_id:
+                jobs = tuple(run for run in self.runs if run.group_run == number)
+                callbacks = [run for run in self.runs if run.group_id == group_id and run.group_run is None]
+                return Group(
+                    run=number,
+                    group_id=group_id,
+                    size=len(jobs),
+                    concurrency=new.concurrency,
+                    counts={state: sum(job.state is state for job in jobs) for state in JobState},
+                    jobs=jobs,
+                    callback=callbacks[-1] if new.callback else None,
+                    created_at=NOON,
+                    finished_at=None if any(job.live for job in jobs) else max(job.finished_at or 0 for job in jobs),
+                )
+        return None
 
     def _check(self) -> None:
         if self.broken is not None:

@@ -2,111 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from jobber import execution
 from jobber.api import create_app
-from jobber.cancellation import Cancellation
-from jobber.config import (
-    AppSettings,
-    BrokerSettings,
-    DatabaseSettings,
-    ResultsSettings,
-    Settings,
-    StateSettings,
-)
-from jobber.errors import AttemptError
+from jobber.config import StateSettings
 from jobber.instance import Instance
-from jobber.jobs import Job
 from tests.api.http import Http
+from tests.api.site import Site
 
-QUERIES = """\
--- name: entries_of
--- queue: reports
-SELECT id, amount FROM entries WHERE user_id = ? ORDER BY id;
-
--- name: between
--- param: first integer
--- param: last integer = 3
-SELECT id FROM entries WHERE id BETWEEN :first AND :last ORDER BY id;
-"""
 JOBS = "/tasks/entries_of/jobs"
-
-
-class Site:
-    """An instance with its API; ``work`` is what a worker does, without Celery."""
-
-    def __init__(self, state_url: str, folder: Path) -> None:
-        (folder / "sql").mkdir()
-        (folder / "sql" / "queries.sql").write_text(QUERIES)
-        with sqlite3.connect(folder / "source.db") as source:
-            source.execute("CREATE TABLE entries (id BIGINT, user_id TEXT, amount DECIMAL(20,2))")
-            source.executemany(
-                "INSERT INTO entries VALUES (?, ?, ?)", [(1, "U", "12.50"), (2, "U", "-0.01"), (3, "V", "7")]
-            )
-        source.close()
-        settings = Settings(
-            app=AppSettings(data_dir=folder),
-            broker=BrokerSettings(url="filesystem://"),
-            state=StateSettings(url=state_url),
-            databases={"main": DatabaseSettings(name="main", url=f"sqlite:///{folder}/source.db", engine="sqlite")},
-            results={"reports": ResultsSettings(name="reports", url=f"sqlite:///{folder}/results", engine="sqlite")},
-        )
-        self.instance = Instance(settings, [folder / "sql"])
-        self.instance.store.migrate()
-        self.instance.results["reports"].prepare()
-        self.http = Http(create_app(self.instance.service(waiters=10)))
-        self._worker = self.instance.store.register("w1", ["reports", "default", "q"], 1, lease=60)
-
-    def claim(self) -> Job:
-        """Start the next job."""
-        claim = self.instance.store.claim(
-            self._worker,
-            queues=["reports", "default", "q"],
-            tasks=self.instance.tasks().keys(),
-            databases=["main"],
-            limit=1,
-        )
-        (job,) = claim.jobs
-        return job
-
-    def publish(self, job: Job) -> execution.Outcome:
-        """Run a job as far as its result, and tell nobody."""
-        return execution.run(
-            job,
-            self.instance.tasks()[job.task],
-            sources=self.instance.sources,
-            results=self.instance.results,
-            timeout=30,
-            cancellation=Cancellation(),
-            progress=execution.Progress(),
-        )
-
-    def work(self) -> None:
-        """Run the next job to its end."""
-        job = self.claim()
-        try:
-            outcome = self.publish(job)
-        except AttemptError as error:
-            self.instance.store.fail(job, error=error.message, code=error.code)
-        else:
-            self.instance.store.succeed(job, rows=outcome.rows, columns=outcome.columns)
-
-
-@pytest.fixture
-def site(state_url: str, tmp_path: Path) -> Iterator[Site]:
-    folder = tmp_path / "site"
-    folder.mkdir()
-    site = Site(state_url, folder)
-    yield site
-    site.instance.close()
 
 
 def test_a_job_goes_from_submission_to_its_rows(site: Site) -> None:
@@ -220,7 +129,10 @@ def test_an_unreachable_state_database_is_503(site: Site) -> None:
     away = replace(site.instance.settings, state=StateSettings(url="postgresql+psycopg://postgres@127.0.0.1:1/none"))
     instance = Instance(away, site.instance.directories)
     http = Http(create_app(instance.service(waiters=10)))
-    for answer in (http.get("/jobs/a"), http.post(JOBS, {}), http.delete("/jobs/a"), http.get("/jobs/queue/q")):
+    of_jobs = (http.get("/jobs/a"), http.post(JOBS, {}), http.delete("/jobs/a"), http.get("/jobs/queue/q"))
+    group = {"jobs": [{"task": "entries_of"}]}
+    of_groups = (http.get("/groups/g"), http.post("/groups", group), http.delete("/groups/g"))
+    for answer in (*of_jobs, *of_groups):
         assert (answer.status, answer.error["code"]) == (503, "state_unavailable")
         assert int(answer.headers["Retry-After"]) > 0
     assert http.get("/tasks").status == 200

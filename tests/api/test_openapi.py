@@ -11,7 +11,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from jobber.api.errors import STATUS
-from jobber.api.schemas import JobBody, JobPart
+from jobber.api.requests import GroupBody, JobBody
+from jobber.api.schemas import GroupPart, JobPart
 from tests.api.http import Http
 
 DOCS = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()
@@ -73,8 +74,10 @@ def test_every_route_is_documented(http: Http) -> None:
         assert f"`{method} {path}`" in DOCS
 
 
-@pytest.mark.parametrize("field", sorted({*JobBody().fields, *JobPart().fields}))
-def test_every_field_of_a_job_is_documented(field: str) -> None:
+@pytest.mark.parametrize(
+    "field", sorted({*JobBody().fields, *JobPart().fields, *GroupBody().fields, *GroupPart().fields})
+)
+def test_every_field_of_a_job_and_a_group_is_documented(field: str) -> None:
     assert f"| `{field}` |" in DOCS
 
 

@@ -9,7 +9,7 @@ from tests.api.http import Http
 
 def test_tasks_are_listed_by_name(http: Http) -> None:
     data = http.get("/tasks").data
-    assert [task["name"] for task in data] == ["get_profit_entries_by_date", "named", "slow"]
+    assert [task["name"] for task in data] == ["get_profit_entries_by_date", "named", "notify", "slow"]
     assert data[0]["description"] == "Entries of a user between two dates."
     assert (data[0]["queue"], data[0]["db"], data[0]["results"]) == ("sqljob_queue", ["main"], ["reports"])
     assert data[0]["placeholders"] == {"count": 3, "names": []}
@@ -36,7 +36,7 @@ def test_the_sql_stays_inside_unless_it_is_asked_for(http: Http, query: str) -> 
 
 def test_the_sql_is_shown_where_it_is_asked_for(http: Http) -> None:
     assert http.get("/tasks/slow?sql=1").data["sql"] == "SELECT 1"
-    assert [task["sql"] for task in http.get("/tasks?sql=true").data][2] == "SELECT 1"
+    assert [task["sql"] for task in http.get("/tasks?sql=true").data][3] == "SELECT 1"
 
 
 def test_the_folder_of_a_task_file_stays_inside(http: Http) -> None:

@@ -33,8 +33,8 @@ class Program:
         self.url = url
         self.group = click.Group("jobber", commands=list(commands))
 
-    def run(self, *words: str, status: int = 0) -> Result:
-        result = CliRunner().invoke(self.group, words, env={"JOBBER_SERVER": self.url, "COLUMNS": "40"})
+    def run(self, *words: str, status: int = 0, input: str | None = None) -> Result:
+        result = CliRunner().invoke(self.group, words, input, env={"JOBBER_SERVER": self.url, "COLUMNS": "40"})
         assert result.exit_code == status, result.output
         assert "Traceback" not in result.output
         assert "\x1b" not in result.output  # not a terminal: no colour, and no escape from a database either

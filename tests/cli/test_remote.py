@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from tests.servers import free_port
 
 
 def test_the_commands_are_those_of_the_design() -> None:
-    assert [command.name for command in commands] == ["submit", "status", "results", "cancel", "tasks", "queue"]
+    assert [command.name for command in commands] == [
+        "submit",
+        "status",
+        "results",
+        "cancel",
+        "tasks",
+        "queue",
+        "groups",
+    ]
     assert all(command.help for command in commands)
 
 
@@ -94,22 +103,17 @@ def test_the_option_wins_over_the_environment(program: Program, url: str) -> Non
     program.run("tasks", "--server", url)
 
 
-def test_a_terminal_gets_colours_and_a_progress_bar(url: str, service: FakeService, tmp_path: Path) -> None:
-    script = tmp_path / "program.py"
+def on_terminal(url: str, script: Path, words: list[str], seen: Callable[[bytes], None]) -> bytes:
+    """Run a command on a terminal and return what it wrote there; ``seen`` is told whenever there is more."""
     script.write_text(
         "import click\nfrom jobber.cli.remote import commands\nclick.Group('jobber', commands=list(commands))()\n"
     )
     ours, theirs = pty.openpty()
     environment = {**os.environ, "JOBBER_SERVER": url, "TERM": "xterm-256color", "COLUMNS": "100"}
     environment.pop("NO_COLOR", None)
-    process = subprocess.Popen(
-        [sys.executable, str(script), "submit", "slow", "--job-id", "a", "--wait"],
-        stdout=theirs,
-        stderr=theirs,
-        env=environment,
-    )
+    process = subprocess.Popen([sys.executable, str(script), *words], stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
-    seen = b""
+    written = b""
     while True:
         try:
             data = os.read(ours, 4096)
@@ -117,14 +121,37 @@ def test_a_terminal_gets_colours_and_a_progress_bar(url: str, service: FakeServi
             break
         if not data:
             break
-        seen += data
-        state = service.runs[0].state if service.runs else ""
-        if state == "PENDING" and b"waiting" in seen:
-            service.start("a")
-        elif state == "STARTED" and b"querying" in seen:
-            service.finish("a", [ROW])
+        written += data
+        seen(written)
     os.close(ours)
     assert process.wait(20) == 0
-    assert b"querying" in seen
-    assert b"40 rows" in seen
-    assert b"\x1b[32mSUCCESS" in seen
+    return written
+
+
+def test_a_terminal_gets_colours_and_a_progress_bar(url: str, service: FakeService, tmp_path: Path) -> None:
+    def work(written: bytes) -> None:
+        state = service.runs[0].state if service.runs else ""
+        if state == "PENDING" and b"waiting" in written:
+            service.start("a")
+        elif state == "STARTED" and b"querying" in written:
+            service.finish("a", [ROW])
+
+    written = on_terminal(url, tmp_path / "program.py", ["submit", "slow", "--job-id", "a", "--wait"], work)
+    assert b"querying" in written
+    assert b"40 rows" in written
+    assert b"\x1b[32mSUCCESS" in written
+
+
+def test_a_terminal_gets_a_bar_of_the_jobs_of_a_group(url: str, service: FakeService, tmp_path: Path) -> None:
+    file = tmp_path / "group.json"
+    file.write_text('{"jobs": [{"task": "slow", "job_id": "a"}, {"task": "slow", "job_id": "b"}]}')
+
+    def work(written: bytes) -> None:
+        if b"0/2" in written and service.job("a").live:
+            service.finish("a")
+        elif b"1/2" in written and service.job("b").live:
+            service.finish("b")
+
+    written = on_terminal(url, tmp_path / "program.py", ["groups", "submit", str(file), "--wait"], work)
+    assert b"STARTED" in written
+    assert b"\x1b[32mSUCCESS" in written

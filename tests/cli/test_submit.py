@@ -18,8 +18,8 @@ def test_submit_prints_the_id_alone(program: Program, service: FakeService) -> N
 
 
 def test_named_arguments_are_sent_as_an_object(program: Program, service: FakeService) -> None:
-    program.run("submit", "named", "since=2026-01-01", "most=a=b")
-    assert service.requests[0].args == {"since": "2026-01-01", "most": "a=b"}
+    program.run("submit", "notify", "channel=2026-01-01", "failed=a=b")
+    assert service.requests[0].args == {"channel": "2026-01-01", "failed": "a=b"}
 
 
 def test_arguments_in_json_keep_their_types_and_digits(program: Program, service: FakeService) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from jobber.cli.remote.terminal import json_text
-from jobber.client import DEFAULT_SERVER, Client, JobStatus
+from jobber.client import DEFAULT_SERVER, Client, GroupStatus, JobStatus
 from jobber.errors import JobberError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,9 +38,9 @@ class Failed(click.ClickException):
 
 def facts(error: JobberError) -> dict[str, Any]:
     """Return what an answer of the HTTP API holds under ``error``."""
-    job = getattr(error, "job", None)
-    details = {**error.details, "job": job.raw} if isinstance(job, JobStatus) else error.details
-    return {"code": error.code, **details}
+    said = {name: getattr(error, name, None) for name in ("job", "group")}
+    known = {name: it.raw for name, it in said.items() if isinstance(it, JobStatus | GroupStatus)}
+    return {"code": error.code, **error.details, **known}
 
 
 def remote(command: F) -> F:

@@ -1,0 +1,95 @@
+"""Groups of jobs: schedule, look, wait, cancel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+
+from jobber.api.answers import success
+from jobber.api.blueprint import Blueprint, answers, service
+from jobber.api.requests import CancelGroupQuery, GroupBody, GroupQuery
+from jobber.api.schemas import GroupAnswer
+from jobber.completion import GroupRequest, JobRequest
+from jobber.errors import (
+    Draining,
+    GroupIsFinished,
+    GroupIsLive,
+    JobIsLive,
+    StateUnavailable,
+    UnknownGroup,
+)
+from jobber.jobs import JOB_ID_PATTERN
+
+blueprint = Blueprint("groups", __name__)
+
+
+def _known(group_id: str) -> str:
+    """Return an ID from a path. Raises UnknownGroup for what can be none, before a database chokes on it."""
+    if not JOB_ID_PATTERN.fullmatch(group_id):
+        raise UnknownGroup(f"{group_id[:100]!r} is no group ID")
+    return group_id
+
+
+@blueprint.operation(
+    "POST",
+    "/groups",
+    answer=GroupAnswer,
+    body=GroupBody(),
+    errors=(JobIsLive, GroupIsLive, StateUnavailable, Draining),
+)
+def submit(body: dict[str, Any]) -> Response:
+    """Schedule a group of jobs
+
+    Once this is answered, all of them are stored durably and will run; after any error none is. The callback runs when
+    the others are finished, whatever has become of them.
+    """
+    jobs = [JobRequest(**job) for job in body.pop("jobs")]
+    callback = JobRequest(**body.pop("callback")) if "callback" in body else None
+    request = GroupRequest(jobs=jobs, callback=callback, **body)
+    try:
+        group = service().submit_group(request)
+    except JobIsLive as live:
+        raise _placed(live, request) from None
+    return success(answers().group(group))
+
+
+def _placed(live: JobIsLive, request: GroupRequest) -> JobIsLive:
+    """Return an error about a live job with the place that its ID has in the request."""
+    ids = {f"jobs[{place}].job_id": job.job_id for place, job in enumerate(request.jobs)}
+    if request.callback:
+        ids["callback.job_id"] = request.callback.job_id
+    field = next(place for place, job_id in ids.items() if job_id == live.job.job_id)
+    placed = JobIsLive(f"{field}: {live.message}", live.job)
+    placed.details["field"] = field
+    return placed
+
+
+@blueprint.operation(
+    "GET", "/groups/<group_id>", answer=GroupAnswer, query=GroupQuery(), errors=(UnknownGroup, StateUnavailable)
+)
+def status(query: dict[str, Any], group_id: str) -> Response:
+    """The status of a group and its jobs
+
+    With `wait`, the answer comes as soon as all jobs are finished; at once where too many callers wait already. The
+    callback is not waited for.
+    """
+    of, wait, jobs = service(), query["wait"], query["jobs"]
+    group = of.wait_group(_known(group_id), wait, jobs=jobs) if wait else of.group(_known(group_id), jobs=jobs)
+    return success(answers().group(group, of.holds(group.callback) if group.callback else None))
+
+
+@blueprint.operation(
+    "DELETE",
+    "/groups/<group_id>",
+    answer=GroupAnswer,
+    query=CancelGroupQuery(),
+    errors=(UnknownGroup, GroupIsFinished, JobIsLive, StateUnavailable),
+)
+def cancel(query: dict[str, Any], group_id: str) -> Response:
+    """Cancel the jobs of a group
+
+    Pending jobs are CANCELLED at once, running ones asked to stop. The callback is not cancelled: it runs when all jobs
+    are finished.
+    """
+    return success(answers().group(service().cancel_group(_known(group_id), purge=query["purge"])))

@@ -1,0 +1,148 @@
+"""The shapes of requests: what comes in is validated by them, and they describe it in OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow as ma
+from marshmallow import pre_load
+
+from jobber.api.fields import Arguments, Flag, JobId, Name, Object, Objects, Seconds, Tags, Text, Timestamp, Whole
+from jobber.jobs import OUTCOME_ARGS, PRIORITY_HIGHEST, PRIORITY_LOWEST
+
+#: 32 bits hold every count; a time limit must also fit PostgreSQL's statement_timeout, which is in milliseconds.
+_MOST = 2**31 - 1
+_MOST_TIMEOUT = _MOST // 1000
+_MOST_RETRIES = 1000
+#: Longest ``?wait=``, whatever the settings say; where they say less, the answer comes earlier.
+_MOST_WAIT = 60
+#: Jobs of one group.
+MOST_JOBS = 10_000
+#: Rows or items of one page.
+PAGE = 1000
+
+
+class _Body(ma.Schema):
+    """Base of what clients say: null, "" and, for numbers, 0 leave a field out."""
+
+    @pre_load
+    def _drop_blanks(self, data: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in data.items()
+            if name not in self.fields or not (value is None or value == "" or self._is_zero(name, value))
+        }
+
+    def _is_zero(self, name: str, value: object) -> bool:
+        return value == 0 and value is not False and isinstance(self.fields[name], Whole)
+
+
+class JobBody(_Body):
+    """What a client says of a job. Every field may be left out."""
+
+    task = Text(metadata={"description": "The task's name again, as in the path."})
+    job_id = JobId(metadata={"description": "Unique among pending and running jobs. Made up if absent."})
+    queue = Name(metadata={"description": "Served or not; the task's or the default one if absent."})
+    eta = Timestamp(
+        metadata={
+            "description": "Not before: yyyy-mm-dd hh:mm:ss in UTC, or ISO 8601.",
+            "examples": ["2030-01-31 18:30:00", "2030-01-31T18:30:00+02:00"],
+        }
+    )
+    retries = Whole(_MOST_RETRIES, metadata={"description": "Failed attempts that are tried again."})
+    ttl = Whole(_MOST, metadata={"description": "Seconds that the result lives."})
+    args = Arguments()
+    db = Text(metadata={"description": "One of the task's databases; any of them if absent."})
+    results = Text(metadata={"description": "One of the task's results databases; any of them if absent."})
+    priority = Whole(
+        PRIORITY_HIGHEST,
+        least=PRIORITY_LOWEST,
+        # 0 leaves it out.
+        metadata={"minimum": 0, "description": "1 low, 5 normal, 8 high, 10 critical."},
+    )
+    timeout = Whole(_MOST_TIMEOUT, metadata={"description": "Seconds that the query may run."})
+    tags = Tags(metadata={"description": "Names and short texts to find the job by."})
+
+
+class MemberBody(JobBody):
+    """What a client says of a job of a group, or of its callback."""
+
+    task = Text(
+        required=True, error_messages={"required": "is missing"}, metadata={"description": "The name of its task."}
+    )
+
+
+class GroupBody(_Body):
+    """What a client says of a group of jobs."""
+
+    group_id = Name(metadata={"description": "Unique among groups that are not finished. Made up if absent."})
+    concurrency = Whole(_MOST, metadata={"description": "Of its jobs that run at a time; no limit if absent."})
+    jobs = Objects(
+        MemberBody,
+        most=MOST_JOBS,
+        required=True,
+        error_messages={"required": "is missing"},
+        metadata={"description": "Accepted all together or not at all."},
+    )
+    callback = Object(
+        MemberBody,
+        metadata={
+            "description": "A job that runs once, when all others are finished, whatever has become of them. jobber "
+            f"fills those of the named args {', '.join(OUTCOME_ARGS)} that its SQL names."
+        },
+    )
+
+
+class TaskQuery(ma.Schema):
+    """Options of a task's description."""
+
+    sql = Flag(load_default=False, metadata={"description": "With the task's SQL."})
+
+
+class StatusQuery(ma.Schema):
+    """Options of a job's status."""
+
+    wait = Seconds(
+        _MOST_WAIT,
+        load_default=0.0,
+        metadata={"description": "Answer when the job is finished, at most so many seconds later."},
+    )
+
+
+class GroupQuery(ma.Schema):
+    """Options of a group's status."""
+
+    wait = Seconds(
+        _MOST_WAIT,
+        load_default=0.0,
+        metadata={"description": "Answer when all jobs are finished, at most so many seconds later."},
+    )
+    jobs = Flag(load_default=True, metadata={"description": "With the jobs; false leaves the list empty."})
+
+
+class CancelQuery(ma.Schema):
+    """Options of a cancellation."""
+
+    purge = Flag(load_default=False, metadata={"description": "Remove a finished job, its history and its result."})
+
+
+class CancelGroupQuery(ma.Schema):
+    """Options of the cancellation of a group."""
+
+    purge = Flag(
+        load_default=False, metadata={"description": "Remove a finished group, its jobs, its callback, their results."}
+    )
+
+
+class QueueQuery(ma.Schema):
+    """Options of a queue's list."""
+
+    limit = Whole(PAGE, least=1, from_text=True, load_default=PAGE, metadata={"description": "Most items to list."})
+
+
+class RowsQuery(ma.Schema):
+    """Options of a page of rows."""
+
+    limit = Whole(PAGE, least=1, from_text=True, load_default=PAGE, metadata={"description": "Most rows of the page."})
+    offset = Whole(2**62, from_text=True, load_default=0, metadata={"description": "Rows to skip."})

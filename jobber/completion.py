@@ -1,0 +1,215 @@
+"""Requests made whole: names looked up among the tasks and databases, blanks filled from task and settings.
+
+All that is wrong with a request is told at once, each problem under its field; those of a group's jobs under their
+place in it (``jobs[3].db``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from jobber.config import AppSettings
+from jobber.errors import InvalidRequest, UnknownTask
+from jobber.jobs import OUTCOME_ARGS, PRIORITY_NORMAL, Args, Micros, NewGroup, NewJob, Scalar
+from jobber.tasks import Task
+
+#: What is told of a request that is wrong all over.
+MOST_PROBLEMS = 20
+#: Names of tasks are not longer; of a longer one only so much is compared and shown.
+_LONGEST_NAME = 100
+#: What jobber fills in for a callback, as far as ``param:`` tags can be held against it before there is an outcome.
+_TYPICAL: Mapping[str, Scalar] = {"group_id": "group", "succeeded": 0, "failed": 0, "cancelled": 0, "tables": "[]"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """What a client says of a job; None means absent, and the task's tag or the default applies.
+
+    Values have the right types and ranges already; names are not looked up yet.
+    """
+
+    task: str
+    job_id: str | None = None
+    queue: str | None = None
+    eta: Micros | None = None
+    retries: int | None = None
+    ttl: int | None = None
+    args: Args = field(default_factory=list)
+    db: str | None = None
+    results: str | None = None
+    priority: int | None = None
+    timeout: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRequest:
+    """What a client says of a group of jobs."""
+
+    jobs: Sequence[JobRequest]  # at least one
+    group_id: str | None = None
+    concurrency: int = 0  # 0 is no limit
+    callback: JobRequest | None = None
+
+
+class Completer:
+    """Turns requests into jobs as the store takes them.
+
+    Parameters:
+        app: holds the defaults.
+        tasks: gives the tasks that are loaded at the moment of the call.
+        table_name: gives the name of a result table, of a results database and a job ID.
+    """
+
+    def __init__(
+        self,
+        app: AppSettings,
+        *,
+        tasks: Callable[[], Mapping[str, Task]],
+        table_name: Callable[[str, str], str],
+    ) -> None:
+        self._app = app
+        self._tasks = tasks
+        self._table_name = table_name
+
+    def task(self, name: str) -> Task:
+        """Return a loaded task. Raises UnknownTask, with the nearest name that has one."""
+        tasks = self._tasks()
+        if name in tasks:
+            return tasks[name]
+        name = name[:_LONGEST_NAME]
+        message = f"no task named {name!r} is loaded"
+        if near := difflib.get_close_matches(name, tasks, n=1):
+            raise UnknownTask(f"{message}; did you mean {near[0]}?", task=name, nearest=near[0])
+        raise UnknownTask(f"{message}; GET /tasks lists those that are", task=name)
+
+    def queue_of(self, task: Task) -> str:
+        """Return the queue that jobs of ``task`` go to unless they name one."""
+        return task.queue or self._app.default_queue
+
+    def job(self, request: JobRequest) -> NewJob:
+        """Return the job that is asked for.
+
+        Raises:
+            UnknownTask.
+            InvalidRequest: ``details["fields"]`` holds all problems.
+        """
+        return self._complete(request, _checked)
+
+    def group(self, request: GroupRequest) -> NewGroup:
+        """Return the group that is asked for.
+
+        Raises:
+            InvalidRequest: of unknown tasks too; ``details["fields"]`` holds the problems, at most 20.
+        """
+        wanted = [(f"jobs[{place}]", job, _checked) for place, job in enumerate(request.jobs)]
+        if request.callback:
+            wanted.append(("callback", request.callback, _with_outcome))
+        made: list[NewJob] = []
+        problems: dict[str, str] = {}
+        nearest: dict[str, str] = {}
+        places: dict[str, str] = {}
+        for place, job, check in wanted:
+            if job.job_id and (other := places.setdefault(job.job_id, place)) != place:
+                problems[f"{place}.job_id"] = f"{job.job_id} is the ID of {other} already"
+            try:
+                made.append(self._complete(job, check))
+            except (InvalidRequest, UnknownTask) as error:
+                told = error.details.get("fields", {"task": error.message})
+                problems |= {f"{place}.{name}": problem for name, problem in told.items()}
+                nearest = nearest or {key: value for key, value in error.details.items() if key == "nearest"}
+            if len(problems) >= MOST_PROBLEMS:
+                break
+        _refuse(dict(islice(problems.items(), MOST_PROBLEMS)), **nearest)
+        return NewGroup(
+            group_id=request.group_id or str(uuid.uuid4()),
+            jobs=made[: len(request.jobs)],
+            concurrency=request.concurrency,
+            callback=made[-1] if request.callback else None,
+        )
+
+    def _complete(self, request: JobRequest, check: _Check) -> NewJob:
+        task = self.task(request.task)
+        problems: dict[str, str] = {}
+        db = _pick("db", request.db, task.databases, task, problems)
+        results = _pick("results", request.results, task.results, task, problems)
+        args = check(task, request.args, problems)
+        _refuse(problems)
+        job_id = request.job_id or str(uuid.uuid4())
+        return NewJob(
+            job_id=job_id,
+            task=task.name,
+            queue=request.queue or self.queue_of(task),
+            db=db,
+            results=results,
+            table=self._table_name(results, job_id),
+            args=args,
+            priority=_first(request.priority, task.priority, PRIORITY_NORMAL),
+            retries=_first(request.retries, task.retries, 0),
+            ttl=_first(request.ttl, task.ttl, self._app.ttl),
+            timeout=_first(request.timeout, task.timeout, 0),
+            eta=request.eta,
+            tags=request.tags,
+        )
+
+
+#: Returns the args of a job of a task, or notes what is wrong with them.
+_Check = Callable[[Task, Args, dict[str, str]], Args]
+
+
+def _checked(task: Task, args: Args, problems: dict[str, str]) -> Args:
+    try:
+        return task.check_args(args)
+    except InvalidRequest as error:
+        problems["args"] = error.message.removeprefix("args").lstrip(": ")
+        return args
+
+
+def _with_outcome(task: Task, args: Args, problems: dict[str, str]) -> Args:
+    """Return the args of a callback: its own, and null for each of ``OUTCOME_ARGS`` that its SQL names."""
+    if taken := [name for name in OUTCOME_ARGS if name in args and isinstance(args, dict)]:
+        problems["args"] = f"{', '.join(taken)}: jobber fills in the outcome of the group; leave it out"
+        return args
+    names = {name for statement in task.statements.values() for name in statement.names}
+    outcome = {name: _TYPICAL[name] for name in OUTCOME_ARGS if name in names}
+    if not outcome:
+        return _checked(task, args, problems)
+    if args and not isinstance(args, dict):
+        problems["args"] = f"must be an object: task {task.name} names its placeholders ({', '.join(sorted(names))})"
+        return args
+    for param in task.params:
+        wanted = ("text",) if isinstance(outcome.get(param.name), str) else ("integer", "number")
+        if param.name in outcome and param.type not in wanted:
+            problems["task"] = (
+                f"task {task.name} declares {param.name} as {param.type}, but jobber fills it with "
+                f"{'text' if wanted == ('text',) else 'a whole number'}"
+            )
+            return args
+    own = args if isinstance(args, dict) else {}
+    checked = _checked(task, {**own, **outcome}, problems)
+    return {**checked, **dict.fromkeys(outcome)} if isinstance(checked, dict) else checked
+
+
+def _refuse(problems: Mapping[str, str], **details: str) -> None:
+    if problems:
+        message = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+        raise InvalidRequest(message, field=next(iter(problems)), fields=dict(problems), **details)
+
+
+def _first(*values: int | None) -> int:
+    return next(value for value in values if value is not None)
+
+
+def _pick(name: str, wanted: str | None, allowed: Sequence[str], task: Task, problems: dict[str, str]) -> str:
+    """Return the database that the request names, or one of the task's at random."""
+    if wanted is None:
+        return random.choice(allowed)  # noqa: S311  # spreads load; nothing secret
+    if wanted not in allowed:
+        does_not = "does not run on" if name == "db" else "does not write to"
+        problems[name] = f"task {task.name} {does_not} {wanted!r}; it may use {', '.join(allowed)}"
+    return wanted
