@@ -50,6 +50,8 @@ def test_the_five_minutes_of_the_readme_lead_to_a_result(tmp_path: Path) -> None
     assert '{"entry_date":"2017-05-01","entries":1,"total":12.5}' in output.replace(" ", "")
     assert "get_profit_summary" in output
     assert "2017-12-24" in output
+    # What the callback of the group was told.
+    assert "results_user1" in output
 
 
 def answers(server: str) -> bool:
