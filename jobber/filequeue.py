@@ -27,7 +27,7 @@ class Channel(filesystem.Channel):
     """A channel whose messages appear whole or not at all, each taken by one process."""
 
     def _put(self, queue: str, payload: dict[str, Any], **kwargs: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{queue}.msg"
+        name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{_file_name(queue)}.msg"
         folder = Path(self.data_folder_out)
         # Readers look for names that end in ".msg".
         unfinished = folder / f"{name}.new"
@@ -37,7 +37,8 @@ class Channel(filesystem.Channel):
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002  # kombu's signature
         folder, taken = Path(self.data_folder_in), Path(self.processed_folder)
         # Time and UUID hold no dot, a queue's name may.
-        for name in sorted(name for name in _names(folder) if name.partition(".")[2] == f"{queue}.msg"):
+        ending = f"{_file_name(queue)}.msg"
+        for name in sorted(name for name in _names(folder) if name.partition(".")[2] == ending):
             try:
                 # One process wins the rename.
                 (folder / name).rename(taken / name)
@@ -57,11 +58,25 @@ class Channel(filesystem.Channel):
                 time.sleep(_PAUSE)
         return []
 
+    def _exchange_file(self, exchange: str) -> Path:
+        """Return the file that holds an exchange's table.
+
+        kombu refuses names that Windows could not give to a file (``reports:eu``, ``aux``), and a worker that serves
+        such a queue would not start.
+        """
+        folder: Path = self.control_folder
+        return folder / f"{_file_name(exchange)}.exchange"
+
 
 class Transport(filesystem.Transport):
     """kombu's filesystem transport with the channel above."""
 
     Channel = Channel
+
+
+def _file_name(name: str) -> str:
+    """Return a name of a queue or an exchange without slashes: that of a worker's mailbox may hold some."""
+    return name.replace("/", "%")
 
 
 def _names(folder: Path) -> list[str]:

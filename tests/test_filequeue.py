@@ -81,3 +81,14 @@ def test_an_exchange_table_that_is_being_written_is_read_again(tmp_path: Path, m
         monkeypatch.setattr(filequeue.time, "sleep", finish)
 
         assert [binding.queue for binding in channel.get_table("things")] == ["work"]
+
+
+@pytest.mark.parametrize("name", ["reports:eu", "aux", "CON", "..", "a/../../b"])
+def test_a_queue_may_have_a_name_that_windows_gives_to_no_file(tmp_path: Path, name: str) -> None:
+    with connect(tmp_path) as connection:
+        queue = connection.SimpleQueue(name)
+
+        queue.put("wake up")
+
+        assert queue.get(timeout=5).payload == "wake up"
+    assert len(list((tmp_path / "control").iterdir())) == 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import socket
-import subprocess
 import time
 from decimal import Decimal
 
@@ -43,47 +41,6 @@ def test_a_job_becomes_a_typed_table_on_every_pair(running: Running, source: str
     assert [Decimal(str(row["amount"])) for row in rows] == [Decimal("12.50"), Decimal("-0.01")]
     assert [row["entry_date"] for row in rows] == ["2017-05-01", "2017-12-31"]
     assert [row["note"] for row in rows] == ["tab\there", "ünïcode ✓ \\N"]
-
-
-def curl(running: Running, *words: str) -> dict[str, object]:
-    """Run curl as the README of the predecessor shows it, but for the port."""
-    done = subprocess.run(["curl", "-s", *words], capture_output=True, check=True, text=True)
-    answer: dict[str, object] = json.loads(done.stdout)
-    return answer
-
-
-def test_the_seeds_curl_lines_answer_as_it_shows(running: Running) -> None:
-    base = running.url.removeprefix("http://")
-    listed = curl(running, f"{base}/tasks")
-    assert listed["status"] == "success"
-
-    body = '{"job_id": "myjob", "args": ["USER1", "2017-01-01", "2017-12-01"]}'
-    header = ["-H", "Content-Type: application/json"]
-    url = f"{base}/tasks/get_profit_entries_by_date/jobs"
-    posted = curl(running, url, *header, "-X", "POST", "--data", body)
-
-    assert posted["status"] == "success"
-    shown = {
-        "job_id": "myjob",
-        "task_name": "get_profit_entries_by_date",
-        "queue": "default",
-        "eta": None,
-        "retries": 0,
-    }
-    assert shown.items() <= posted["data"].items()  # type: ignore[attr-defined]
-    running.client.wait("myjob", timeout=20)
-    status = curl(running, f"{base}/jobs/myjob")["data"]
-    shown = {"job_id": "myjob", "status": "SUCCESS", "results": [{"Type": "int64", "Value": 1}], "error": ""}
-    assert shown.items() <= status.items()  # type: ignore[attr-defined]
-
-    unserved = '{"job_id": "waits", "queue": "nobody_serves", "args": ["USER1", "2017-01-01", "2017-12-01"]}'
-    assert curl(running, url, *header, "--data", unserved)["status"] == "success"
-    pending = curl(running, f"{base}/jobs/queue/nobody_serves")["data"]
-    assert [(item["job_id"], item["status"]) for item in pending] == [("waits", "PENDING")]  # type: ignore[attr-defined]
-    assert curl(running, "-X", "DELETE", f"{base}/jobs/waits")["status"] == "success"
-    assert curl(running, f"{base}/jobs/queue/nobody_serves")["data"] == []
-    assert curl(running, "-X", "DELETE", f"{base}/jobs/myjob?purge=true")["status"] == "success"
-    assert curl(running, f"{base}/jobs/myjob")["error"]["code"] == "unknown_job"  # type: ignore[index]
 
 
 def test_a_wrong_number_of_args_fails_the_job_and_says_so(running: Running) -> None:

@@ -237,32 +237,6 @@ def test_one_bulk_of_jobs_fills_every_slot_of_every_process(
         wait_until(lambda: all(running.client.job(job.job_id).state == "STARTED" for job in jobs), timeout=4)
 
 
-def test_jobs_go_to_the_instance_that_serves_their_queue(
-    tmp_path: Path, postgres: Postgres, database: str, redis_url: str
-) -> None:
-    text = config(tmp_path, postgres, database, redis_url)
-    high = ("--queue-name", "high_priority", "--worker-name", "high_priority_worker", "--worker-concurrency", "30")
-    low = ("--queue-name", "low_priority", "--worker-name", "low_priority_worker", "--worker-concurrency", "5")
-    with (
-        jobber(tmp_path, text, TASKS, *high) as running,
-        jobber(tmp_path, text, TASKS, *low, worker_only=True) as worker_only,
-    ):
-        ran = {
-            queue: running.client.wait(running.client.submit("count_to", [3], queue=queue).job_id, timeout=20).worker
-            for queue in ("high_priority", "low_priority")
-        }
-
-        assert ran == {"high_priority": "high_priority_worker", "low_priority": "low_priority_worker"}
-        with pytest.raises(ConnectionRefusedError):
-            refused(worker_only.port)
-
-
-def refused(port: int) -> None:
-    import socket
-
-    socket.create_connection(("127.0.0.1", port), timeout=1)
-
-
 def test_wiping_the_embedded_brokers_folder_stops_nothing(tmp_path: Path, postgres: Postgres, database: str) -> None:
     with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
         shutil.rmtree(tmp_path / "data" / "broker")
