@@ -103,6 +103,8 @@ _DIALECTS: Mapping[str, Dialect] = {
     # As a server's sql_mode may have it.
     "mysql+ansi_quotes": replace(_MYSQL, backslashes="'"),
     "mysql+no_backslash_escapes": replace(_MYSQL, backslashes=""),
+    # https://clickhouse.com/docs/sql-reference/syntax
+    "clickhouse": Dialect("clickhouse", postgresql_literals=True, backslashes="'\"`", hash_comments=True),
     "mssql": Dialect("mssql", bracket_names=True),
 }
 
@@ -205,7 +207,7 @@ def _line_comment(rules: Dialect) -> str:
 
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _ESCAPE_EDGE = re.compile(r"\\.|''|'", re.DOTALL)
-_BACKSLASH_EDGE = {quote: re.compile(rf"\\.|{quote}", re.DOTALL) for quote in "'\""}
+_BACKSLASH_EDGE = {quote: re.compile(rf"\\.|{quote}", re.DOTALL) for quote in "'\"`"}
 #: What would mean one thing to a server that reads a comment as code and another to one that does not.
 _AMBIGUOUS = re.compile(r"['\"`?:;#]|--|/\*")
 # PostgreSQL: strings that only white space with a newline parts are one, and it keeps the rules of the first.

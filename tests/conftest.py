@@ -9,16 +9,17 @@ from typing import TypeVar
 
 import pytest
 
+from tests.clickhouse_server import ClickHouse
 from tests.servers import MariaDB, Postgres, RabbitMQ, Redis, Server, ServerMissing
 
 S = TypeVar("S", bound=Server)
 
 
-def _started(make: Callable[[], S]) -> Iterator[S]:
+def _started(make: Callable[[], S], *, optional: bool = False) -> Iterator[S]:
     try:
         server = make()
     except ServerMissing as missing:
-        if os.environ.get("CI"):
+        if os.environ.get("CI") and not optional:
             pytest.fail(f"{missing} is not installed, and CI runs every test")
         pytest.skip(f"{missing} is not installed")
     try:
@@ -44,6 +45,12 @@ def redis_server() -> Iterator[Redis]:
 def mariadb() -> Iterator[MariaDB]:
     """A MariaDB server of this test session's own."""
     yield from _started(MariaDB)
+
+
+@pytest.fixture(scope="session")
+def clickhouse() -> Iterator[ClickHouse]:
+    """A ClickHouse server of this test session's own; not every distribution has one."""
+    yield from _started(ClickHouse, optional=True)
 
 
 @pytest.fixture(scope="session")

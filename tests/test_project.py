@@ -118,7 +118,10 @@ def test_everything_that_a_dependency_needs_here_is_pinned_too() -> None:
 
 
 def test_every_package_that_jobber_imports_is_declared() -> None:
-    declared = {canonicalize_name(found.name) for found in requirements(PROJECT["dependencies"] + EXTRAS["duckdb"])}
+    declared = {
+        canonicalize_name(found.name)
+        for found in requirements(PROJECT["dependencies"] + EXTRAS["clickhouse"] + EXTRAS["duckdb"])
+    }
     distributions = importlib.metadata.packages_distributions()
     for file in (ROOT / "jobber").rglob("*.py"):
         for module in imported(file) - sys.stdlib_module_names - {"jobber"}:

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +15,6 @@ import amqp
 import pytest
 import redis
 from amqp.exceptions import NotFound
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from kombu.exceptions import OperationalError
 
 from jobber import config, queueing, rabbitqueue, redisqueue
@@ -29,6 +22,7 @@ from jobber.config import BrokerSettings
 from jobber.consumer import node_name
 from jobber.errors import BrokerUnavailable
 from jobber.queueing import CANCEL, Queueing
+from tests.certificates import self_signed
 from tests.servers import RabbitMQ, Redis, free_port, wait_until
 
 
@@ -348,20 +342,9 @@ def test_the_mailbox_of_a_worker_with_a_long_name_fits_into_rabbitmq() -> None:
 @pytest.fixture(scope="module")
 def tls(rabbitmq: RabbitMQ) -> tuple[int, Path]:
     """A port of RabbitMQ's that speaks TLS, and the certificate, of 127.0.0.1, that it shows."""
-    key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "jobber's tests")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
     shown, secret = rabbitmq.folder / "cert.pem", rabbitmq.folder / "key.pem"
-    shown.write_bytes(certificate.public_bytes(Encoding.PEM))
-    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+    for file, content in zip((shown, secret), self_signed(), strict=True):
+        file.write_bytes(content)
     port = free_port()
     options = f'[{{certfile, "{shown}"}}, {{keyfile, "{secret}"}}]'
     rabbitmq.control("eval", f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 1).')

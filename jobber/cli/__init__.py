@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 import jobber
+from jobber.cli.migrate import migrate_config
 from jobber.cli.processes import leave
 from jobber.cli.remote import commands
 from jobber.cli.serve import Flags, check, reload_all, serve
@@ -16,10 +18,24 @@ from jobber.demo import demo
 from jobber.errors import JobberError
 
 _FILE = click.Path(path_type=Path)
+#: Where sql-jobber and dungbeetle look when they are told nothing.
+_CONFIG, _FOLDER = Path("config.toml"), Path("sql")
+#: Flags of theirs that may be given as ``--flag=true``, as Go's programs take them.
+_SWITCH = re.compile(r"(--(?:worker-only|new-config|version))=(?:(?P<on>1|t|true)|0|f|false)", re.IGNORECASE)
 
 
 class _Command(click.Group):
     """Shows jobber's own errors as one clear message, never as a traceback."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        taken = []
+        for arg in args:
+            switch = _SWITCH.fullmatch(arg)
+            if switch is None:
+                taken.append(arg)
+            elif switch["on"]:
+                taken.append(switch[1])
+        return super().parse_args(ctx, taken)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -29,14 +45,36 @@ class _Command(click.Group):
             ctx.exit(1)
 
 
+def _default_config(_ctx: click.Context, _option: click.Parameter, value: Path | None) -> Path | None:
+    return _CONFIG if value is None and _CONFIG.is_file() else value
+
+
+def _folders(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the task folders: several may stand in one value, with commas between."""
+    if not values and _FOLDER.is_dir():
+        return (_FOLDER,)
+    parts = [[value] if Path(value).exists() else value.split(",") for value in values]
+    return tuple(Path(part) for several in parts for part in several if part)
+
+
 @click.group(
     cls=_Command,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.option("--config", type=_FILE, help="Config file; without it, the environment and the embedded defaults.")
 @click.option(
-    "--sql-directory", "directories", type=_FILE, multiple=True, help="Folder of .sql task files; may be repeated."
+    "--config",
+    type=_FILE,
+    callback=_default_config,
+    help="Config file.  [default: config.toml, if it is there; else the environment and the embedded defaults]",
+)
+@click.option(
+    "--sql-directory",
+    "directories",
+    metavar="DIR",
+    multiple=True,
+    callback=_folders,
+    help="Folder of .sql task files; may be repeated.  [default: sql, if it is there]",
 )
 @click.option(
     "--queue-name",
@@ -44,7 +82,8 @@ class _Command(click.Group):
     "queues",
     multiple=True,
     metavar="QUEUE",
-    help="Queue to serve; may be repeated.  [default: the default queue and every queue that the tasks name]",
+    help="Queue to serve; may be repeated. One alone also gets the jobs that name no queue.  "
+    "[default: the default queue and every queue that the tasks name]",
 )
 @click.option("--worker-name", default="worker", show_default=True, help="Name of the workers, as job answers show it.")
 @click.option(
@@ -97,7 +136,7 @@ def reload_command(flags: Flags) -> None:
     sys.exit(reload_all(flags))
 
 
-for command in (*commands, demo):
+for command in (*commands, demo, migrate_config):
     cli.add_command(command)
 
 

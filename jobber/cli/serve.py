@@ -21,7 +21,7 @@ from jobber.cli.logs import configure_logging
 from jobber.cli.processes import Plan
 from jobber.cli.rehearsal import rehearse
 from jobber.cli.supervisor import Supervisor, check_address, reload_running
-from jobber.config import Settings
+from jobber.config import AppSettings, Settings
 from jobber.errors import ConfigError, JobberError, TaskFileError
 from jobber.instance import Instance, prepare_state
 from jobber.jobs import JOB_ID_PATTERN
@@ -52,6 +52,9 @@ class Flags:
     def settings(self) -> Settings:
         """Return the settings of file, environment and flags. Raises ConfigError."""
         settings = config.load(self.config, os.environ)
+        if len(self.queues) == 1 and settings.app.default_queue == AppSettings().default_queue:
+            # As sql-jobber and dungbeetle do; else jobs without a queue would wait for a worker that nobody started.
+            settings = replace(settings, app=replace(settings.app, default_queue=self.queue_names()[0]))
         if self.drain_timeout is not None:
             settings = replace(settings, app=replace(settings.app, drain_timeout=self.drain_timeout))
         return settings
@@ -211,6 +214,7 @@ def _headline(instance: Instance, plan: Plan, flags: Flags) -> Iterable[str]:
     yield click.style(f"jobber {jobber.__version__}", bold=True)
     files = len({task.file for task in loaded.values()})
     facts = {
+        "config": str(flags.config or "environment and defaults"),
         "listening": "nowhere (worker only)" if flags.worker_only else f"http://{_shown(plan.host)}:{plan.port}",
         "state": _engine_of(settings.state.url),
         "broker": "embedded (files)" if queueing.embedded(settings) else settings.broker.url.split(":", 1)[0],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jobber.config.durations import seconds
-from jobber.config.loading import embedded, load
+from jobber.config.loading import embedded, load, read
+from jobber.config.migrating import migrate
 from jobber.config.settings import (
     AppSettings,
     BrokerSettings,
@@ -22,5 +23,7 @@ __all__ = [
     "StateSettings",
     "embedded",
     "load",
+    "migrate",
+    "read",
     "seconds",
 ]

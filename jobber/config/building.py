@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL
 
-from jobber.config import urls
+from jobber.config import clickhouse, mysql, postgresql, urls
 from jobber.config.problems import KeyPath, Problems
+from jobber.config.schemas import POOL_MAX
 from jobber.config.settings import (
     DEFAULT_DATA_DIR,
     AppSettings,
@@ -24,8 +26,12 @@ from jobber.config.settings import (
 EMBEDDED_RESULTS = "results"
 
 #: Engines whose results databases can keep the state of jobs for an older file.
-_SHARED_ENGINES = ("postgresql", "mysql")
-_ENGINE_OF = dict.fromkeys(urls.POSTGRESQL_TYPES, "postgresql") | dict.fromkeys(urls.MYSQL_TYPES, "mysql")
+STATE_ENGINES = ("postgresql", "mysql")
+_ENGINE_OF = {
+    **dict.fromkeys(urls.POSTGRESQL_TYPES, "postgresql"),
+    **dict.fromkeys(urls.MYSQL_TYPES, "mysql"),
+    **dict.fromkeys(urls.CLICKHOUSE_TYPES, clickhouse.ENGINE),
+}
 
 S = TypeVar("S", AppSettings, BrokerSettings, DatabaseSettings, ResultsSettings, StateSettings)
 Table = Mapping[str, Any]
@@ -53,17 +59,29 @@ class Builder:
     def databases(self, tables: Mapping[str, Table]) -> dict[str, DatabaseSettings]:
         """Build every ``[db.NAME]``."""
         return {
-            name: _fill(DatabaseSettings, _read(table, url), name=name, url=_text(url), engine=url.get_backend_name())
+            name: _fill(
+                DatabaseSettings,
+                self._read(("db", name), table, url),
+                name=name,
+                url=_text(url),
+                engine=url.get_backend_name(),
+            )
             for name, table in tables.items()
-            if (url := self._url(("db", name), table))
+            if (url := self.address(("db", name), table))
         }
 
     def all_results(self, tables: Mapping[str, Table]) -> dict[str, ResultsSettings]:
         """Build every ``[results.NAME]``."""
         return {
-            name: _fill(ResultsSettings, _read(table, url), name=name, url=_text(url), engine=url.get_backend_name())
+            name: _fill(
+                ResultsSettings,
+                self._read(("results", name), table, url),
+                name=name,
+                url=_text(url),
+                engine=url.get_backend_name(),
+            )
             for name, table in tables.items()
-            if (url := self._url(("results", name), table))
+            if (url := self.address(("results", name), table))
         }
 
     def embedded_results(self, app: AppSettings) -> dict[str, ResultsSettings]:
@@ -101,8 +119,11 @@ class Builder:
             self._problems.add((*path, "type"), "is not needed; write url")
         if "type" in table or "addresses" in table:
             for name, backend in results.items():
-                if backend.engine in _SHARED_ENGINES:
-                    self._warnings.append(f"job_queue.state is Redis: the state of jobs goes to results.{name} instead")
+                if backend.engine in STATE_ENGINES:
+                    self._warnings.append(
+                        f"job_queue.state is Redis: the state of jobs goes to results.{name} instead, unless "
+                        "job_queue.state.url names another database"
+                    )
                     return _fill(StateSettings, table, url=backend.url)
         return _fill(StateSettings, table, url=file, embedded=path not in self._broken)
 
@@ -110,18 +131,48 @@ class Builder:
         if table.get("type", "redis") != "redis":
             self._problems.add((*path, "type"), "must be redis; for anything else write url")
         try:
-            addresses = list(table.get("addresses", ["localhost:6379"]))
+            # Go takes an address without a host for this machine.
+            addresses = [re.sub("^:", "localhost:", text) for text in table.get("addresses", ["localhost:6379"])]
             return urls.redis(addresses, table.get("password"), table.get("db", 0))
         except ValueError as error:
             self._problems.add((*path, "addresses"), str(error))
             return "redis://"
 
+    def address(self, path: KeyPath, table: Table) -> URL | None:
+        """Return the address of a database, also one that only a driver of Go's would take as it is."""
+        dsn, kind = table.get("dsn"), table.get("type")
+        if isinstance(dsn, str) and (kind in urls.POSTGRESQL_TYPES or kind is None):
+            table = {**table, "dsn": postgresql.without_go(dsn)}
+        url = self._url(path, table)
+        # Of a section that cannot be ClickHouse's at all, that is to be said, not what to install.
+        if url and path[0] == "db" and url.get_backend_name() == clickhouse.ENGINE and (needed := clickhouse.missing()):
+            self._problems.add(path, needed)
+            return None
+        return url
+
+    def _read(self, path: KeyPath, table: Table, url: URL) -> Table:
+        """Return a section with what an older file, or the address, says in another way; what it says here counts."""
+        said: dict[str, Any] = {}
+        if (size := table.get("max_active", 0)) > 0:  # else it is no limit there
+            said["pool_size"] = min(size, POOL_MAX)
+            if size > POOL_MAX and "pool_size" not in table:
+                self._warnings.append(f"{'.'.join((*path, 'max_active'))}: {size} connections are {POOL_MAX} here")
+        if url.get_backend_name() in {"mysql", clickhouse.ENGINE} and "connect_timeout" in url.query:
+            said["connect_timeout"] = float(str(url.query["connect_timeout"]))
+        if limit := time_limit(url):
+            said["timeout"] = limit
+        said |= {key: value for key, value in table.items() if (key, value) != ("connect_timeout", 0)}
+        if said.get("unlogged") and "dsn" in table and url.get_backend_name() != "postgresql":
+            self._warnings.append(f"{'.'.join((*path, 'unlogged'))}: ignored; it is a matter of PostgreSQL")
+            del said["unlogged"]
+        return said
+
     def _url(self, path: KeyPath, table: Table) -> URL | None:
         """Return the address that ``url``, or ``type`` and ``dsn``, give; None, and a problem noted, if none."""
         kind = table.get("type")
         key = "url" if "url" in table else "dsn"
-        if kind is not None and kind not in {*urls.POSTGRESQL_TYPES, *urls.MYSQL_TYPES}:
-            self._problems.add((*path, "type"), "must be postgres or mysql, or leave it out and write url")
+        if kind is not None and kind not in _ENGINE_OF:
+            self._problems.add((*path, "type"), "must be postgres, mysql or clickhouse, or leave it out and write url")
             return None
         if "url" in table and "dsn" in table:
             self._problems.add((*path, "dsn"), "stands beside url; write one of them")
@@ -147,14 +198,15 @@ def _fill(kind: type[S], table: Table, **values: Any) -> S:
     return kind(**({key: value for key, value in table.items() if key in known} | values))
 
 
-def _read(table: Table, url: URL) -> Table:
-    """Return a section with what an older file, or its MySQL address, says in another way; what it says here counts."""
-    said: dict[str, Any] = {}
-    if table.get("max_active"):  # 0 is no limit there
-        said["pool_size"] = table["max_active"]
-    if url.get_backend_name() == "mysql" and "connect_timeout" in url.query:
-        said["connect_timeout"] = float(str(url.query["connect_timeout"]))
-    return {**said, **table}
+def time_limit(url: URL) -> int | None:
+    """Return the limit that an address sets for every query, in whole seconds; None if it sets none."""
+    limits = {
+        "mysql": mysql.time_limit,
+        "postgresql": postgresql.time_limit,
+        clickhouse.ENGINE: clickhouse.time_limit,
+    }
+    limit = limits.get(url.get_backend_name())
+    return limit(url) if limit else None
 
 
 def _text(url: URL) -> str:

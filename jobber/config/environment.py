@@ -11,6 +11,8 @@ from jobber.config.schemas import SECTIONS, FromEnvironment
 
 PREFIX = "JOBBER_"
 _SEPARATOR = "__"
+#: What an address in the environment takes the place of in the file.
+_INSTEAD = {"url": ("dsn", "type"), "dsn": ("url",)}
 
 
 def overlay(tables: dict[str, Any], environ: Mapping[str, str]) -> tuple[dict[KeyPath, str], list[str]]:
@@ -42,6 +44,9 @@ def overlay(tables: dict[str, Any], environ: Mapping[str, str]) -> tuple[dict[Ke
         else:
             table[path[-1]] = FromEnvironment(environ[variable])
             origins[path] = variable
+            for other in _INSTEAD.get(path[-1], ()):
+                if (*path[:-1], other) not in origins:
+                    table.pop(other, None)
     return origins, problems
 
 

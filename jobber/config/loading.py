@@ -10,11 +10,12 @@ from typing import Any
 
 from marshmallow import ValidationError
 
+from jobber.config import legacy
 from jobber.config.building import Builder
 from jobber.config.environment import overlay
-from jobber.config.problems import KeyPath, Problems, nearest
+from jobber.config.problems import Ignored, KeyPath, Problems, nearest
 from jobber.config.rules import validate
-from jobber.config.schemas import SECTIONS, Section, legacy_keys
+from jobber.config.schemas import SECTIONS, Section, legacy_keys, why_ignored
 from jobber.config.settings import Settings
 from jobber.errors import ConfigError
 
@@ -35,9 +36,32 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         ConfigError: with every problem found, each naming its key or its variable. No message repeats a value that
             may be secret.
     """
-    tables = _read(path) if path else {}
-    origins, problems = overlay(tables, environ)
-    return _Loader(tables, Problems(path, origins), problems).load()
+    return _load(parse(read(path), path) if path else {}, path, environ)
+
+
+def loads(text: str, place: Path, environ: Mapping[str, str]) -> Settings:
+    """Check the text of a configuration as ``load`` does.
+
+    Parameters:
+        text: TOML.
+        place: the file that messages name.
+        environ: as for ``load``.
+
+    Raises:
+        ConfigError: as ``load``.
+    """
+    return _load(parse(text, place), place, environ)
+
+
+def _load(tables: dict[str, Any], place: Path | None, environ: Mapping[str, str]) -> Settings:
+    origins, said = overlay(tables, environ)
+    problems = Problems(place, origins)
+    ignored = Ignored()
+    legacy.settle(tables, origins, problems, ignored)
+    loader = _Loader(tables, problems, said, ignored)
+    if unread := legacy.unread_variables(environ):
+        loader.warnings.append(f"{', '.join(unread)}: not read; the variables of jobber begin with JOBBER_")
+    return loader.load()
 
 
 def embedded(data_dir: Path, databases: Mapping[str, str]) -> Settings:
@@ -54,20 +78,26 @@ def embedded(data_dir: Path, databases: Mapping[str, str]) -> Settings:
         "app": {"data_dir": str(data_dir)},
         "db": {name: {"url": url} for name, url in databases.items()},
     }
-    return _Loader(tables, Problems(None, {}), []).load()
+    return _Loader(tables, Problems(None, {}), [], Ignored()).load()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> str:
+    """Return the text of a config file. Raises ConfigError."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        # tomllib's own messages hold a line, a column and what it expected, but nothing of the text.
-        return tomllib.loads(text.replace("\r\n", "\n"))
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
+
+
+def parse(text: str, place: Path) -> dict[str, Any]:
+    """Return the tables of a TOML text. Raises ConfigError, which names ``place`` and the line."""
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not valid TOML: {_first_words(str(error))}") from None
+        # tomllib's own messages hold a line, a column and what it expected, but nothing of the text.
+        raise ConfigError(f"{place}: is not valid TOML: {_first_words(str(error))}") from None
 
 
 def _first_words(message: str) -> str:
@@ -80,10 +110,18 @@ _JOB_QUEUE = ("broker", "state")
 
 
 class _Loader:
-    """One pass over the tables of a configuration."""
+    """One pass over the tables of a configuration.
 
-    def __init__(self, tables: dict[str, Any], problems: Problems, said: list[str]) -> None:
+    Parameters:
+        tables: in today's sections.
+        problems: where problems go.
+        said: problems of the environment.
+        ignored: keys that are accepted but mean nothing here.
+    """
+
+    def __init__(self, tables: dict[str, Any], problems: Problems, said: list[str], ignored: Ignored) -> None:
         self.tables = tables
+        self.ignored = ignored
         self.problems = problems
         for message in said:
             problems.say(message)
@@ -99,6 +137,7 @@ class _Loader:
         state_table = self._section(("job_queue", "state"), queue.get("state", {}), "job_queue.state")
         databases, results_tables = self._named("db"), self._named("results")
 
+        self.warnings += self.ignored.lines()
         build = Builder(self.problems, self.warnings, frozenset(self.broken))
         app = build.app(app_table)
         results = build.all_results(results_tables) if "results" in self.tables else build.embedded_results(app)
@@ -118,7 +157,9 @@ class _Loader:
 
     def _sections_exist(self, path: KeyPath, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for section in table:
-            if section not in known:
+            if not path and section in legacy.FLAGS:
+                self.problems.add((section,), f"is an option of the command line: --{section}")
+            elif section not in known:
                 self.problems.add((*path, section), f"there is no such section{nearest(section, known)}")
 
     def _table(self, path: KeyPath, value: Any) -> dict[str, Any]:
@@ -162,7 +203,7 @@ class _Loader:
         for key, fate in legacy_keys(schema).items():
             if fate == "ignored" and key in valid:
                 del valid[key]
-                self.warnings.append(f"{'.'.join((*path, key))} is ignored")
+                self.ignored.add((*path, key), why_ignored(schema, key))
         return valid
 
     def _invalid(self, path: KeyPath, key: str, messages: Any, schema: type[Section]) -> None:

@@ -100,6 +100,10 @@ _ONLY_GO = frozenset(
         "tinyInt1IsBool",
     ]
 )
+_BY_LOWER = {name.lower(): name for name in (*_FROM_GO, *_ONLY_GO, "tls")}
+#: Any other parameter of Go's driver sets a variable of the session.
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LIMIT = re.compile(r"\b(?P<name>max_execution_time|max_statement_time)\s*=\s*(?P<value>[0-9]+(?:\.[0-9]+)?)\b", re.I)
 
 
 def normal(url: URL) -> URL:
@@ -161,8 +165,14 @@ def from_go(dsn: str) -> URL:
         dsn: https://github.com/go-sql-driver/mysql#dsn-data-source-name
 
     Raises:
-        ValueError: it is no such thing, names no database, or has a parameter that jobber does not know.
+        ValueError: it is no such thing, names no database, or has a parameter that neither Go's driver nor a server can
+            know.
     """
+    return normal(go_url(dsn))
+
+
+def go_url(dsn: str) -> URL:
+    """Return the URL of a DSN of Go's as a user would write it: ``normal`` makes it PyMySQL's. Raises ValueError."""
     head, slash, tail = _GO_SCHEME.sub("", dsn, count=1).rpartition("/")
     if not slash:
         raise ValueError(f"is not a MySQL DSN; {_GO_EXAMPLE}")
@@ -188,7 +198,7 @@ def from_go(dsn: str) -> URL:
         host=host,
         port=port,
         database=unquote(database),
-        query=_tls(_checked(options.items())),
+        query=options,
     )
 
 
@@ -200,8 +210,18 @@ def _host_and_port(address: str) -> tuple[str, int | None]:
     return host, int(found["port"]) if found["port"] else None
 
 
+def time_limit(url: URL) -> int | None:
+    """Return the time limit that a URL's ``init_command`` sets, in whole seconds; None if it sets none."""
+    found = _LIMIT.search(str(url.query.get("init_command", "")))
+    if not found:
+        return None
+    seconds_each = 0.001 if found["name"].lower() == "max_execution_time" else 1  # MySQL's, and MariaDB's
+    return math.ceil(float(found["value"]) * seconds_each) or None
+
+
 def _go_parameters(text: str) -> Options:
     options: Options = {}
+    variables: list[str] = []
     for pair in text.split("&"):
         name, found, value = pair.partition("=")
         if not found or name in _ONLY_GO:
@@ -211,8 +231,14 @@ def _go_parameters(text: str) -> Options:
             options[_FROM_GO[name]] = value
         elif name == "tls":
             options |= _go_tls(value)
+        elif meant := _BY_LOWER.get(name.lower()):
+            raise ValueError(f"has the parameter {name}; did you mean {meant}?")
+        elif _VARIABLE.fullmatch(name):
+            variables.append(f"{name} = {value}")
         else:
             raise ValueError(f"has the parameter {_shown(name)}, which jobber does not know")
+    if variables:
+        options["init_command"] = "SET " + ", ".join(variables)
     return options
 
 

@@ -49,6 +49,26 @@ class Problems:
         raise ConfigError(message, problems=list(self._found))
 
 
+class Ignored:
+    """Collects keys that are accepted but mean nothing here."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, list[str]]] = {}  # reason, section, keys
+
+    def add(self, path: KeyPath, why: str) -> None:
+        """Note the key at ``path``."""
+        *section, key = path
+        self._found.setdefault(why, {}).setdefault(".".join(section), []).append(key)
+
+    def lines(self) -> list[str]:
+        """Return a sentence for each reason and set of keys, however many sections have them."""
+        said: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for why, sections in self._found.items():
+            for section, keys in sections.items():
+                said.setdefault((why, tuple(keys)), []).append(section)
+        return [f"{', '.join(keys)} of {', '.join(where)}: ignored; {why}" for (why, keys), where in said.items()]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean X?`` for the known word nearest to ``word``, or nothing if none is near."""
     by_fold = {candidate.casefold(): candidate for candidate in known}

@@ -1,7 +1,7 @@
 """The keys of each section, as marshmallow schemas; docs/configuration.md describes them and a test compares.
 
 A field whose metadata has ``legacy`` is a key of older config files: ``"mapped"`` still works, ``"ignored"`` is
-accepted with a warning.
+accepted with a warning, which says ``why``.
 """
 
 from __future__ import annotations
@@ -84,6 +84,13 @@ class Duration(fields.Field[float]):
         return int(duration)
 
 
+class ConnectTimeout(Duration):
+    """A duration, or 0 for the default: in older files it was no limit."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> float:
+        return 0 if value == 0 and not isinstance(value, bool) else super()._deserialize(value)
+
+
 _FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
@@ -109,8 +116,25 @@ class Names(fields.Field[tuple[str, ...]]):
         return tuple(value)
 
 
+class OlderPoolSize(Whole):
+    """An older file's limit of connections; 0 and less were no limit there, and are none here."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(-(2**31), **kwargs)
+
+
+class Ignored(fields.Field[Any]):
+    """A key of older files that means nothing here, whatever stands there.
+
+    Parameters:
+        why: the rest of a sentence that begins with the key and "ignored".
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(allow_none=True, metadata={"legacy": "ignored", "why": why})
+
+
 _MAPPED = {"legacy": "mapped"}
-_IGNORED = {"legacy": "ignored"}
 
 
 class Section(Schema):
@@ -136,7 +160,12 @@ class AppSchema(Section):
     max_wait = Duration(whole=True)
     max_body = Whole(1024)
     log_level = LogLevel()
-    default_job_ttl = Duration(metadata=_IGNORED)
+    default_job_ttl = Ignored("dungbeetle never applied it; see app.ttl for results, and db.NAME.timeout for queries")
+
+
+_OF_REDIS = "jobber chooses the number and the timeouts of its connections to Redis"
+#: Why an older limit on the time that a finished job is remembered means nothing.
+OF_STATE = "finished jobs stay visible for app.history"
 
 
 class _RedisKeys(Section):
@@ -145,14 +174,14 @@ class _RedisKeys(Section):
     type = Text(metadata=_MAPPED)
     addresses = Names(metadata=_MAPPED)
     db = Whole(0, metadata=_MAPPED)
-    max_active = Whole(0, metadata=_IGNORED)
-    max_idle = Whole(0, metadata=_IGNORED)
-    dial_timeout = Duration(metadata=_IGNORED)
-    connect_timeout = Duration(metadata=_IGNORED)
-    read_timeout = Duration(metadata=_IGNORED)
-    write_timeout = Duration(metadata=_IGNORED)
-    expiry = Duration(metadata=_IGNORED)
-    meta_expiry = Duration(metadata=_IGNORED)
+    max_active = Ignored(_OF_REDIS)
+    max_idle = Ignored(_OF_REDIS)
+    dial_timeout = Ignored(_OF_REDIS)
+    connect_timeout = Ignored(_OF_REDIS)
+    read_timeout = Ignored(_OF_REDIS)
+    write_timeout = Ignored(_OF_REDIS)
+    expiry = Ignored(OF_STATE)
+    meta_expiry = Ignored(OF_STATE)
 
 
 class BrokerSchema(_RedisKeys):
@@ -171,15 +200,21 @@ class StateSchema(_RedisKeys):
     pool_size = Whole(1, 1000)
 
 
+#: Connections that one process may keep.
+POOL_MAX = 1000
+_OF_RESULTS = "it is a matter of databases for results"
+_OF_LOADING = "rows are always loaded in bulk"
+
+
 class _DatabaseKeys(Section):
     url = Text()
     type = Text()
     dsn = Text()
     password = Text()
-    pool_size = Whole(1, 1000)
-    connect_timeout = Duration(at_least=0.1)
-    max_active = Whole(0, metadata=_MAPPED)
-    max_idle = Whole(0, metadata=_IGNORED)
+    pool_size = Whole(1, POOL_MAX)
+    connect_timeout = ConnectTimeout(at_least=0.1)
+    max_active = OlderPoolSize(metadata=_MAPPED)
+    max_idle = Ignored("connections are opened when a job needs one")
 
 
 class DatabaseSchema(_DatabaseKeys):
@@ -189,6 +224,9 @@ class DatabaseSchema(_DatabaseKeys):
     timeout = Duration(whole=True)
     server_side_cursors = Flag()
     zero_dates = Text(validate=validate.OneOf(["fail", "null"], error="must be fail or null"))
+    unlogged = Ignored(_OF_RESULTS)
+    batch_insert = Ignored(_OF_RESULTS)
+    batch_size = Ignored(_OF_RESULTS)
 
 
 class ResultsSchema(_DatabaseKeys):
@@ -197,6 +235,9 @@ class ResultsSchema(_DatabaseKeys):
     results_table = Text()
     unlogged = Flag()
     grant_select_to = Names()
+    results_ttl = Ignored("no result was ever removed for it; app.ttl says how long results live")
+    batch_insert = Ignored(_OF_LOADING)
+    batch_size = Ignored(_OF_LOADING)
 
 
 #: Every section by the form of its heading.
@@ -207,6 +248,12 @@ SECTIONS: Mapping[str, type[Section]] = {
     "results.NAME": ResultsSchema,
     "db.NAME": DatabaseSchema,
 }
+
+
+def why_ignored(schema: type[Section], key: str) -> str:
+    """Return why an ``"ignored"`` legacy key means nothing here: the rest of a sentence."""
+    why: str = schema._declared_fields[key].metadata["why"]
+    return why
 
 
 def legacy_keys(schema: type[Section]) -> Mapping[str, str]:

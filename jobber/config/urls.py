@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from jobber.config import mysql
+from jobber.config import clickhouse, mysql
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*://")
 # A "?" in a password is told from the start of the options by what follows it.
@@ -25,6 +25,7 @@ _EXAMPLE = "write it like postgresql://user:password@host:5432/database"
 #: Values of ``type`` beside a ``dsn``.
 MYSQL_TYPES = ("mysql", "mariadb")
 POSTGRESQL_TYPES = ("postgres", "postgresql")
+CLICKHOUSE_TYPES = ("clickhouse",)
 
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps", "filesystem")
 #: Options of an ``amqps://`` URL: the names that ``rediss://`` has for them, too.
@@ -34,12 +35,16 @@ TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
 def database(text: str) -> URL:
     """Return the SQLAlchemy URL of a database; PostgreSQL gets the driver psycopg, MySQL and MariaDB get PyMySQL.
 
+    ClickHouse's keeps no driver: what SQLAlchemy has for it is not used.
+
     A password may hold any character, ``@``, ``/`` and ``#`` too; only a ``%`` that two hex digits follow must be
     written ``%25``.
 
     Raises:
         ValueError: it is no URL, no driver of that name is installed, or the engine is not supported.
     """
+    if text.strip().partition("://")[0].lower() in clickhouse.NAMES:
+        return clickhouse.normal(quoted(text))
     try:
         url = make_url(quoted(text))
     except (ArgumentError, ValueError):
@@ -64,16 +69,19 @@ def database(text: str) -> URL:
 
 
 def from_dsn(kind: str | None, dsn: str) -> URL:
-    """Return the SQLAlchemy URL of a ``dsn``: a URL, libpq's ``host=… dbname=…``, or Go's MySQL form.
+    """Return the SQLAlchemy URL of a ``dsn``: a URL, libpq's ``host=… dbname=…``, or what drivers of Go's take.
 
     Parameters:
         kind: the ``type`` beside it, if there is one.
-        dsn: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING or
-            https://github.com/go-sql-driver/mysql#dsn-data-source-name
+        dsn: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING,
+            https://github.com/go-sql-driver/mysql#dsn-data-source-name or
+            https://github.com/ClickHouse/clickhouse-go#dsn
 
     Raises:
         ValueError: as ``database``.
     """
+    if kind in CLICKHOUSE_TYPES:
+        return clickhouse.normal(quoted(dsn))
     if mysql.is_go(dsn):
         return mysql.from_go(dsn)
     if kind in MYSQL_TYPES and dsn.partition("://")[0] not in mysql.SCHEMES:

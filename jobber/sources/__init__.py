@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jobber.config import DatabaseSettings
+from jobber.config.clickhouse import missing
+from jobber.errors import ConfigError
 from jobber.sources.base import Source
 from jobber.sources.generic import GenericSource
 from jobber.sources.mysql import MysqlSource
@@ -13,7 +15,18 @@ from jobber.sources.sqlite import SqliteSource
 
 __all__ = ["open_source"]
 
+
+def _clickhouse(settings: DatabaseSettings) -> Source:
+    """Import the driver, which comes with an extra, only where a section asks for it."""
+    if needed := missing():
+        raise ConfigError(f"db.{settings.name}: {needed}")
+    from jobber.sources.clickhouse import ClickhouseSource
+
+    return ClickhouseSource(settings)
+
+
 _BY_ENGINE: dict[str, Callable[[DatabaseSettings], Source]] = {
+    "clickhouse": _clickhouse,
     "mariadb": MysqlSource,  # SQLAlchemy's other name of the same
     "mysql": MysqlSource,
     "postgresql": PostgresqlSource,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import pairwise
@@ -29,6 +31,7 @@ class Query:
         name: as it is written, hyphens kept.
         line: of its ``-- name:``, from 1.
         comments: the whole-line comments between name and SQL: line and text without its dashes.
+        inner: those in and below the SQL, likewise.
         sql: what follows, as it stands in the file.
         sql_line: the line that ``sql`` begins on.
         parameters: names that ``-- name: x(a, b)`` declares, None without such a list.
@@ -37,6 +40,7 @@ class Query:
     name: str
     line: int
     comments: tuple[tuple[int, str], ...]
+    inner: tuple[tuple[int, str], ...]
     sql: str
     sql_line: int
     parameters: tuple[str, ...] | None
@@ -167,7 +171,7 @@ def _query(text: str, start: int, end: int) -> Query:
     for number, content in enumerate(lines[1:], 1):
         stripped = content.strip()
         if stripped.startswith("--"):
-            comments.append((line + number, stripped.lstrip("-").strip()))
+            comments.append((line + number, _without_dashes(stripped)))
         elif stripped:
             body = number
             break
@@ -181,7 +185,23 @@ def _query(text: str, start: int, end: int) -> Query:
             task=named[0],
         )
     parameters = None if datum.parameters is None else tuple(datum.parameters)
-    return Query(named[0], line, tuple(comments), "\n".join(lines[body:]), line + body, parameters)
+    sql = "\n".join(lines[body:])
+    inner = tuple((line + body + above, text) for above, text in _line_comments(sql))
+    return Query(named[0], line, tuple(comments), inner, sql, line + body, parameters)
+
+
+def _without_dashes(comment: str) -> str:
+    return comment.lstrip("-").strip()
+
+
+def _line_comments(sql: str) -> Iterator[tuple[int, str]]:
+    """Yield the comments that stand on lines of their own: how many lines are above each, and its text."""
+    with suppress(TaskFileError):  # something is never closed: told when the SQL itself is parsed
+        for token in sqllexer.tokens(sql, sqllexer.ANY):
+            text = sql[token.start : token.end]
+            before = sql[sql.rfind("\n", 0, token.start) + 1 : token.start]
+            if token.kind is sqllexer.Kind.COMMENT and text.startswith("--") and not before.strip():
+                yield sqllexer.line_of(sql, token.start) - 1, _without_dashes(text)
 
 
 def _read_head(name: str, signature: str, line: int) -> QueryDatum:

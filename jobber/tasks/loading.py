@@ -131,7 +131,8 @@ class _Loader:
             self.problems.append(f"{file}:{line}: {f'task {name}: ' if name else ''}{problem}")
 
     def _task(self, query: files.Query, file: Path) -> tuple[Task | None, list[tuple[int, str]]]:
-        values, description, problems = tags.read(query.comments, self.settings)
+        comments = (*query.comments, *(comment for comment in query.inner if tags.counts_anywhere(comment[1])))
+        values, description, problems = tags.read(comments, self.settings)
         databases: tuple[str, ...] = values.pop("db", None) or tuple(self.settings.databases)
         results: tuple[str, ...] = values.pop("results", None) or tuple(self.settings.results)
         params = tuple(values.pop("param", ()))

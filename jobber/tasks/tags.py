@@ -23,14 +23,12 @@ ALIASES: Mapping[str, str] = {"conc": "concurrency"}
 
 def _names(value: str, known: Iterable[str], what: str) -> tuple[str, ...]:
     known = list(known)
-    names = [name.strip() for name in value.split(",")]
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise ValueError("names nothing")
     for name in names:
         if name not in known:
-            raise ValueError(
-                f"there is no {what} {name!r}{nearest(name, known)} (configured: {', '.join(known)})"
-                if name
-                else "has an empty name between its commas"
-            )
+            raise ValueError(f"there is no {what} {name!r}{nearest(name, known)} (configured: {', '.join(known)})")
     return tuple(dict.fromkeys(names))
 
 
@@ -107,6 +105,10 @@ TAGS: Mapping[str, Callable[[str, Settings], Any]] = {
 }
 #: Tags that are checked and kept, but that nothing obeys yet, and why.
 _WITHOUT_EFFECT: Mapping[str, str] = {"cron": "there are no schedules yet, so no job will start by itself"}
+#: Words that are a slip away from a tag, and yet are found in descriptions.
+_PROSE: Mapping[str, str] = {"params": "param", "row": "raw"}
+#: Tags that goyesql, the parser of sql-jobber and dungbeetle, finds in and below the SQL too; and only in lower case.
+_ANYWHERE = re.compile(r"(?:db|queue|results|raw|conc|concurrency)\s*:\s*\S")
 #: Tags that may stand more than once.
 _REPEATED = frozenset({"param"})
 
@@ -117,7 +119,16 @@ def warnings(comments: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
     words = [(line, match["word"].lower()) for line, match in found if match]
     return [
         (line, f"{word}: has no effect: {_WITHOUT_EFFECT[word]}") for line, word in words if word in _WITHOUT_EFFECT
+    ] + [
+        (line, f"{word}: is no tag, so the line is description; the tag is {_PROSE[word]}")
+        for line, word in words
+        if word in _PROSE
     ]
+
+
+def counts_anywhere(comment: str) -> bool:
+    """Whether a comment is a tag wherever it stands on a line of its own."""
+    return bool(_ANYWHERE.match(comment))
 
 
 # -- reading them -----------------------------------------------------------------------------------------------------
@@ -142,7 +153,7 @@ def read(
         found = _TAG_LINE.fullmatch(text)
         word = found["word"].lower() if found else ""
         tag = ALIASES.get(word, word)
-        if found is None or (tag not in TAGS and not _misspelt(word)):
+        if found is None or (tag not in TAGS and (word in _PROSE or not _misspelt(word))):
             description.append(text)
             continue
         value = found["value"].strip()

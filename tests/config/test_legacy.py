@@ -53,14 +53,16 @@ def test_a_file_of_the_older_programs_loads_unchanged(loading: Loading) -> None:
     source = make_url(settings.databases["my_db"].url)
     assert (source.host, source.port, source.username, source.password) == ("db.example", 5433, "u", "p@ss")
     assert (source.database, dict(source.query)) == ("shop", {"sslmode": "disable"})
-    for ignored in (
-        "app.default_job_ttl",
-        "job_queue.broker.max_active",
-        "job_queue.state.expiry",
-        "db.my_db.max_idle",
-    ):
-        assert f"{ignored} is ignored" in settings.warnings
-    assert "job_queue.state is Redis: the state of jobs goes to results.my_results instead" in settings.warnings
+    told = [warning.partition(": ")[0] for warning in settings.warnings]
+    assert told == [
+        "default_job_ttl of app",
+        "max_active, max_idle, dial_timeout, read_timeout, write_timeout of job_queue.broker, job_queue.state",
+        "expiry, meta_expiry of job_queue.state",
+        "max_idle of db.my_db, results.my_results",
+        "job_queue.state is Redis",
+    ]
+    assert "goes to results.my_results instead" in settings.warnings[-1]
+    assert all(": ignored; " in warning for warning in settings.warnings[:-1])
 
 
 def test_todays_pool_size_stands_over_the_older_key(loading: Loading) -> None:
@@ -88,10 +90,25 @@ def test_redis_state_goes_to_mysql_where_that_is_the_first_shared_results_databa
     text = DB + "[results.files]\nurl = 'sqlite:////tmp/r'\n[results.main]\ntype = 'mysql'\ndsn = 'u:p@tcp(h:3306)/r'\n"
     settings = loading(text + f"[job_queue.broker]\n{_REDIS}[job_queue.state]\n{_REDIS}")
     assert settings.state.url == settings.results["main"].url == "mysql+pymysql://u:p@h:3306/r"
-    assert "job_queue.state is Redis: the state of jobs goes to results.main instead" in settings.warnings
+    assert any("the state of jobs goes to results.main instead" in warning for warning in settings.warnings)
 
 
 def test_a_timeout_of_a_mysql_dsn_is_that_of_connecting_unless_the_section_says_another(loading: Loading) -> None:
     dsn = "[db.a]\ntype = 'mysql'\ndsn = 'u:p@tcp(h)/d?timeout=2500ms'\n"
     assert loading(dsn).databases["a"].connect_timeout == 3
     assert loading(dsn + "connect_timeout = '7s'").databases["a"].connect_timeout == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "variable"),
+    [
+        ("[db.a]\ntype = 'mysql'\ndsn = 'u:p@tcp(h)/d'\n", {"JOBBER_DB__A__URL": "postgresql://h/other"}),
+        ("[db.a]\nurl = 'mysql://h/d'\n", {"JOBBER_DB__A__DSN": "host=h dbname=other"}),
+    ],
+)
+def test_an_address_in_the_environment_takes_the_place_of_either_form_in_the_file(
+    loading: Loading, text: str, variable: dict[str, str]
+) -> None:
+    assert loading(text, variable).databases["a"].url == "postgresql+psycopg://h/other"
+    [problem] = loading.problems(text, variable | {"JOBBER_DB__A__URL": "x://h/1", "JOBBER_DB__A__DSN": "host=h"})
+    assert problem == "JOBBER_DB__A__DSN (db.a.dsn): stands beside url; write one of them"

@@ -13,7 +13,7 @@ from jobber.config import DatabaseSettings
 from jobber.sources import open_source
 from jobber.sources.base import Shape, Source
 from tests.servers import MariaDB, Postgres
-from tests.sources.engines import Engine, MysqlEngine, PostgresEngine, opened
+from tests.sources.engines import SESSIONS, ClickhouseEngine, MysqlEngine, PostgresEngine, Served, opened
 from tests.sources.reading import BOTH, DECODED
 
 
@@ -36,20 +36,22 @@ def pg(request: pytest.FixtureRequest, postgres: Postgres, database: str) -> Ite
     source.close()
 
 
-@pytest.fixture(scope="module", params=["postgresql", "pgbouncer", "mysql"])
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+@pytest.fixture(scope="module", params=SESSIONS)
+def engine(request: pytest.FixtureRequest) -> Iterator[Served]:
     """A server and a database on it that lives as long as the test module."""
-    server = request.getfixturevalue("mariadb" if request.param == "mysql" else "postgres")
+    server = request.getfixturevalue({"mysql": "mariadb", "clickhouse": "clickhouse"}.get(request.param, "postgres"))
     name = server.new_database()
     if request.param == "mysql":
         yield MysqlEngine(server, name)
+    elif request.param == "clickhouse":
+        yield ClickhouseEngine(server, name)
     else:
         yield PostgresEngine(server, name, {"server_side_cursors": request.param == "postgresql"})
     server.drop_database(name)
 
 
 @pytest.fixture(scope="module")
-def source(engine: Engine) -> Iterator[Source]:
+def source(engine: Served) -> Iterator[Source]:
     """A source on the engine."""
     source = opened(engine, pool_size=4)
     yield source

@@ -16,7 +16,7 @@ from jobber.errors import Cancelled, QueryFailed, TimedOut
 from jobber.sources import open_source
 from jobber.sources.base import Shape, Source
 from tests.servers import wait_until
-from tests.sources.engines import Engine, opened
+from tests.sources.engines import ALL, Engine, Served, opened
 from tests.sources.reading import DECODED, consume, parts_of, query, read
 
 GONE_WITHIN = 2.0
@@ -48,39 +48,52 @@ def pulled_when(condition: Callable[[], object]) -> Iterator[tuple[Cancellation,
         thread.join()
 
 
-def sleeping(engine: Engine) -> str:
-    return f"SELECT {engine.sleep}"
+def sleeping(engine: Served) -> str:
+    return engine.sleeping
 
 
 def sleeping_in_the_middle(engine: Engine) -> str:
     return engine.rows(10_000, f"n, CASE WHEN n > 9000 THEN {engine.sleep} END")
 
 
-def computing(engine: Engine) -> str:
+def computing(engine: Served) -> str:
     return f"SELECT count(*) FROM ({engine.rows(ENDLESS, 'n % 7 AS n')}) r WHERE r.n > 7"
 
 
-def sending(engine: Engine) -> str:
-    return engine.rows(ENDLESS, "n, repeat('x', 1000)")
+def sending(engine: Served) -> str:
+    return engine.rows(ENDLESS, f"n, {engine.text(1000)}")
 
 
 def analyzing(engine: Engine) -> str:
     return f"{engine.analyze} SELECT {engine.sleep}"
 
 
-@pytest.mark.parametrize("sql", [sleeping, sleeping_in_the_middle, computing, sending, analyzing])
+@pytest.mark.parametrize("engine", ALL, indirect=True)
+@pytest.mark.parametrize("sql", [sleeping, computing, sending])
 def test_a_cancelled_query_is_gone_at_once(
+    engine: Served, source: Source, accepts: frozenset[Shape], sql: Callable[[Served], str]
+) -> None:
+    is_gone_at_once(engine, source, accepts, sql(engine))
+
+
+@pytest.mark.parametrize("sql", [sleeping_in_the_middle, analyzing])
+def test_a_query_that_sleeps_for_its_row_is_gone_at_once(
     engine: Engine, source: Source, accepts: frozenset[Shape], sql: Callable[[Engine], str]
 ) -> None:
+    is_gone_at_once(engine, source, accepts, sql(engine))
+
+
+def is_gone_at_once(engine: Served, source: Source, accepts: frozenset[Shape], sql: str) -> None:
     marker = marked()
     with pulled_when(lambda: engine.running(marker)) as (cancellation, at), pytest.raises(Cancelled):
-        consume(source, sql(engine), accepts, cancellation, label=marker)
+        consume(source, sql, accepts, cancellation, label=marker)
     assert time.monotonic() - at[0] < GONE_WITHIN
     wait_until(lambda: not engine.running(marker), timeout=at[0] + GONE_WITHIN - time.monotonic())
 
 
+@pytest.mark.parametrize("engine", ALL, indirect=True)
 def test_a_query_whose_rows_nobody_takes_is_cancelled_all_the_same(
-    engine: Engine, source: Source, accepts: frozenset[Shape]
+    engine: Served, source: Source, accepts: frozenset[Shape]
 ) -> None:
     marker = marked()
     cancellation = Cancellation()
@@ -99,7 +112,8 @@ def test_a_query_whose_rows_nobody_takes_is_cancelled_all_the_same(
     wait_until(lambda: not engine.running(marker), timeout=GONE_WITHIN)
 
 
-def test_leaving_early_ends_the_query(engine: Engine, source: Source, accepts: frozenset[Shape]) -> None:
+@pytest.mark.parametrize("engine", ALL, indirect=True)
+def test_leaving_early_ends_the_query(engine: Served, source: Source, accepts: frozenset[Shape]) -> None:
     marker = marked()
     sql = engine.rows(ENDLESS)
     with source.read(query(source, sql, label=marker), accepts, timeout=0, cancellation=Cancellation()) as stream:
@@ -108,8 +122,9 @@ def test_leaving_early_ends_the_query(engine: Engine, source: Source, accepts: f
     assert read(source, "SELECT 1", accepts=accepts).rows == [(1,)]
 
 
+@pytest.mark.parametrize("engine", ALL, indirect=True)
 def test_a_token_pulled_before_keeps_the_query_from_running(
-    engine: Engine, source: Source, accepts: frozenset[Shape]
+    engine: Served, source: Source, accepts: frozenset[Shape]
 ) -> None:
     cancellation = Cancellation()
     cancellation.pull(Cancelled("too late"))
@@ -117,8 +132,9 @@ def test_a_token_pulled_before_keeps_the_query_from_running(
         consume(source, sleeping(engine), accepts, cancellation)
 
 
+@pytest.mark.parametrize("engine", ALL, indirect=True)
 def test_a_cancel_at_any_moment_holds_and_never_hits_the_next_query(
-    engine: Engine, source: Source, accepts: frozenset[Shape]
+    engine: Served, source: Source, accepts: frozenset[Shape]
 ) -> None:
     # The delays sweep over connecting, the transaction's beginning, preparing and the start of the query: a cancel
     # request that overtakes the query is lost on the server, and one that lingers would hit the next user of a pooled
@@ -148,7 +164,8 @@ def test_a_cancelled_connection_is_never_used_again(engine: Engine) -> None:
     source.close()
 
 
-def test_waiting_for_a_free_connection_is_cancellable(engine: Engine) -> None:
+@pytest.mark.parametrize("engine", ALL, indirect=True)
+def test_waiting_for_a_free_connection_is_cancellable(engine: Served) -> None:
     source = opened(engine, pool_size=1)
     with source.read(query(source, "SELECT 1"), DECODED, timeout=0, cancellation=Cancellation()):
         cancellation = Cancellation()
@@ -167,7 +184,8 @@ def silent_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_connecting_to_a_server_that_says_nothing_is_cancellable(engine: Engine, silent_port: int) -> None:
+@pytest.mark.parametrize("engine", ALL, indirect=True)
+def test_connecting_to_a_server_that_says_nothing_is_cancellable(engine: Served, silent_port: int) -> None:
     scheme = engine.url().partition("://")[0]
     source = open_source(
         DatabaseSettings(name="x", url=f"{scheme}://u@127.0.0.1:{silent_port}/d", engine=engine.name, connect_timeout=3)
@@ -184,14 +202,23 @@ def test_connecting_to_a_server_that_says_nothing_is_cancellable(engine: Engine,
 # -- time limits ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sql", [sleeping, sleeping_in_the_middle, computing])
+@pytest.mark.parametrize("engine", ALL, indirect=True)
+@pytest.mark.parametrize("sql", [sleeping, computing])
 def test_what_runs_too_long_is_ended(
-    engine: Engine, source: Source, accepts: frozenset[Shape], sql: Callable[[Engine], str]
+    engine: Served, source: Source, accepts: frozenset[Shape], sql: Callable[[Served], str]
 ) -> None:
+    is_ended_in_time(engine, source, accepts, sql(engine))
+
+
+def test_what_takes_too_long_over_a_row_is_ended(engine: Engine, source: Source, accepts: frozenset[Shape]) -> None:
+    is_ended_in_time(engine, source, accepts, sleeping_in_the_middle(engine))
+
+
+def is_ended_in_time(engine: Served, source: Source, accepts: frozenset[Shape], sql: str) -> None:
     marker = marked()
     began = time.monotonic()
     with pytest.raises(TimedOut, match=r"longer than its time limit \(0\.3 s\)"):
-        consume(source, sql(engine), accepts, Cancellation(), timeout=0.3, label=marker)
+        consume(source, sql, accepts, Cancellation(), timeout=0.3, label=marker)
     assert time.monotonic() - began < GONE_WITHIN
     assert not engine.running(marker)
 

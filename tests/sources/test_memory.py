@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tests.clickhouse_server import ClickHouse
 from tests.servers import MariaDB, Postgres
 from tests.sources.engines import MysqlEngine
 
@@ -87,4 +88,10 @@ def test_duckdb(tmp_path: Path) -> None:
     duckdb.connect(str(tmp_path / "a.duckdb")).close()
     template = "SELECT i, i * 0.5 AS half, 'name ' || i AS name FROM range({n}) t(i)"
     few, many = peaks("duckdb", f"duckdb:///{tmp_path}/a.duckdb", "DECODED", template)
+    assert many - few < ALLOWED
+
+
+def test_clickhouse(clickhouse: ClickHouse) -> None:
+    template = "SELECT number, now(), toString(number), number / 2 FROM numbers({n})"
+    few, many = peaks("clickhouse", clickhouse.url(), "DECODED", template)
     assert many - few < ALLOWED

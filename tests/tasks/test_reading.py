@@ -108,9 +108,20 @@ def test_tags_are_read_without_regard_to_case(loading: Loading) -> None:
 
 
 def test_only_leading_comments_are_tags_and_the_others_stay_in_the_sql(loading: Loading) -> None:
-    sql = "SELECT 1 -- db: nowhere\n-- queue: q\n/* c */, 'a\n-- not a comment\nb'"
-    task = only(loading(a=f"-- name: x\n-- text\n\n-- queue: p\n{sql}\n-- ttl: never\n"))
-    assert (task.sql, task.queue, task.ttl, task.description) == (sql, "p", None, "text")
+    sql = "SELECT 1 -- db: nowhere\n-- timeout: soon\n/* c */, 'a\n-- queue: q\nb'"
+    task = only(loading(a=f"-- name: x\n-- text\n\n-- queue: p\n{sql}\n-- ttl: never\n-- Queue: of all\n"))
+    assert (task.sql, task.queue, task.timeout, task.ttl, task.description) == (sql, "p", None, None, "text")
+
+
+def test_the_tags_of_older_files_count_in_and_below_the_sql_too(loading: Loading) -> None:
+    task = only(loading(a="-- name: x\nSELECT 1\n-- db: other_db\n, 2\n  -- conc: 3\n;\n\n-- queue: q\n-- raw: 1\n"))
+    assert (task.databases, task.concurrency, task.queue, task.raw) == (("other_db",), 3, "q", True)
+    assert task.sql == "SELECT 1\n-- db: other_db\n, 2"
+
+
+def test_a_comma_too_many_between_names_does_no_harm(loading: Loading) -> None:
+    task = only(loading(a="-- name: x\n-- db: other_db,\n-- results: my_results,,archive\nSELECT 1"))
+    assert (task.databases, task.results) == (("other_db",), ("my_results", "archive"))
 
 
 def test_a_name_line_within_a_quote_or_comment_begins_no_task(loading: Loading) -> None:

@@ -49,6 +49,15 @@ def test_every_single_slip_in_a_tag_is_noticed(tag: str, data: st.DataObject) ->
             assert _misspelt(slip) is not None
 
 
+@pytest.mark.parametrize("comment", ["params: user_id, since", "row: one per user"])
+def test_prose_that_is_nearly_a_tag_stays_description_with_a_warning(loading: Loading, comment: str) -> None:
+    tasks = loading(a=f"-- name: x\n-- {comment}\nSELECT 1")
+    assert only(tasks).description == comment
+    [warning] = tasks.warnings
+    assert "a.sql:2: task x: " in warning
+    assert "is no tag, so the line is description" in warning
+
+
 @pytest.mark.parametrize("cron", ["* * * * *", "*/5 0-6,22 1 jan,jul sun", "0 12 1-31/2 * 1-5", "59 23 31 12 7"])
 def test_cron_expressions_are_taken(loading: Loading, cron: str) -> None:
     assert only(loading(a=f"-- name: x\n-- cron: {cron}\nSELECT 1")).cron == cron

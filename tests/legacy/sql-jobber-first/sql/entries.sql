@@ -1,0 +1,2 @@
+-- name: entries_of
+SELECT id, amount FROM entries WHERE user_id = ?;
