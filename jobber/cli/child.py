@@ -44,7 +44,7 @@ def run_worker(plan: Plan) -> int:
     from jobber.maintenance import Maintenance
     from jobber.worker import Worker
 
-    instance = Instance(plan.settings, plan.directories)
+    instance = Instance(plan.settings.for_jobs(plan.slots), plan.directories)
 
     def queues() -> tuple[str, ...]:
         return plan.queues or tuple(instance.queues())

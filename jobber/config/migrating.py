@@ -186,7 +186,10 @@ class _Migration:
                 case "max_active" if "pool_size" in table:
                     yield _Entry((key,), note="pool_size stands over it")
                 case "max_active" if value <= 0:
-                    yield _Entry((key,), note="there is always a limit here, pool_size; its default is 10")
+                    yield _Entry(
+                        (key,),
+                        note="there is always a limit here, pool_size; by default as many as a process runs jobs",
+                    )
                 case "max_active":
                     yield _Entry((key,), "pool_size", min(value, POOL_MAX))
                 case "connect_timeout" if value == 0:

@@ -211,7 +211,7 @@ class _DatabaseKeys(Section):
     type = Text()
     dsn = Text()
     password = Text()
-    pool_size = Whole(1, POOL_MAX)
+    pool_size = Whole(0, POOL_MAX)
     connect_timeout = ConnectTimeout(at_least=0.1)
     max_active = OlderPoolSize(metadata=_MAPPED)
     max_idle = Ignored("connections are opened when a job needs one")

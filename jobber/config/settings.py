@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+#: Connections of a pool whose size nobody has set, at least.
+POOL_LEAST = 10
 #: Relative to the working folder.
 DEFAULT_DATA_DIR = Path("jobber-data")
 
 
+class _Pooled:
+    """Something with a pool of connections."""
+
+    __slots__ = ()
+    pool_size: int
+
+    @property
+    def connections(self) -> int:
+        """Connections that one process keeps at most."""
+        return self.pool_size or POOL_LEAST
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseSettings:
+class DatabaseSettings(_Pooled):
     """A source database, ``[db.NAME]``."""
 
     name: str
     url: str = field(repr=False)  # SQLAlchemy URL with its password; never shown
     engine: str  # SQLAlchemy dialect name: "postgresql", "mysql", "sqlite", "duckdb" …
     max_concurrent: int = 0  # jobs running on it at a time over all workers; 0 is no limit
-    pool_size: int = 10  # connections that one process keeps at most
+    pool_size: int = 0  # connections at most; 0: as many as the process runs jobs at a time, at least POOL_LEAST
     connect_timeout: float = 10.0  # seconds
     timeout: int = 3600  # default time limit of a query, seconds; 0 is none
     server_side_cursors: bool = True  # off behind a transaction-pooling proxy (pgbouncer)
@@ -26,7 +40,7 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResultsSettings:
+class ResultsSettings(_Pooled):
     """A results database, ``[results.NAME]``."""
 
     name: str
@@ -35,7 +49,7 @@ class ResultsSettings:
     results_table: str = "results_%s"  # template of table names; holds %s once and adds to it
     unlogged: bool = False  # PostgreSQL: tables skip the WAL; a crash of the server empties them
     grant_select_to: tuple[str, ...] = ()  # PostgreSQL: roles that may read every published result
-    pool_size: int = 10
+    pool_size: int = 0  # as above
     connect_timeout: float = 10.0
 
 
@@ -95,3 +109,10 @@ class Settings:
     databases: Mapping[str, DatabaseSettings]
     results: Mapping[str, ResultsSettings]
     warnings: tuple[str, ...] = field(default=())  # what was accepted but ignored (legacy keys)
+
+    def for_jobs(self, number: int) -> Settings:
+        """Return the settings of a process that runs so many jobs at a time: none of them waits for a connection."""
+        size = max(number, POOL_LEAST)
+        databases = {name: replace(of, pool_size=of.pool_size or size) for name, of in self.databases.items()}
+        results = {name: replace(of, pool_size=of.pool_size or size) for name, of in self.results.items()}
+        return replace(self, databases=databases, results=results)

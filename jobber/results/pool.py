@@ -7,6 +7,7 @@ in the background and can only say that time ran out.
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
@@ -14,14 +15,18 @@ from typing import Any, Generic, TypeVar, cast
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
+from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
 from jobber.errors import ResultsUnavailable
+
+#: Seconds between two looks for a free connection.
+_GLANCE = 0.1
 
 C = TypeVar("C")
 
 
 class Pool(Generic[C]):
-    """At most ``pool_size`` connections. Nothing is connected before it is asked for.
+    """At most so many connections as the settings say. Nothing is connected before it is asked for.
 
     Parameters:
         settings: of the results database.
@@ -31,30 +36,33 @@ class Pool(Generic[C]):
 
     def __init__(self, settings: ResultsSettings, connect: Callable[[], C], is_idle: Callable[[C], bool]) -> None:
         self._name = settings.name
-        self._size = settings.pool_size
+        self._size = settings.connections
         self._timeout = settings.connect_timeout
         self._is_idle = is_idle
         # SQLAlchemy's own protocol of a DBAPI connection is narrower.
         self._pool = QueuePool(
             cast("Any", connect),
-            pool_size=settings.pool_size,
+            pool_size=settings.connections,
             max_overflow=0,
-            timeout=settings.connect_timeout,
+            timeout=_GLANCE,
             reset_on_return=None,
             use_lifo=True,
         )
 
     @contextmanager
-    def lend(self, harmless: tuple[type[BaseException], ...] = (BaseException,)) -> Iterator[C]:
+    def lend(
+        self, cancellation: Cancellation | None = None, harmless: tuple[type[BaseException], ...] = (BaseException,)
+    ) -> Iterator[C]:
         """Lend a connection; one that comes back other than idle is closed.
 
         Parameters:
+            cancellation: of an attempt that holds no connection yet: it waits for one until this ends the wait.
             harmless: errors of the body that say nothing against the connection; after any other it is closed too.
 
         Raises:
-            ResultsUnavailable: all connections are in use for ``connect_timeout``.
+            ResultsUnavailable: without a cancellation: all connections are in use for ``connect_timeout``.
         """
-        proxy = self._checked()
+        proxy = self._checked(cancellation)
         connection = cast("C", proxy.driver_connection)
         sound = False
         try:
@@ -72,11 +80,17 @@ class Pool(Generic[C]):
         """Close all connections that are not lent."""
         self._pool.dispose()
 
-    def _checked(self) -> PoolProxiedConnection:
+    def _checked(self, cancellation: Cancellation | None) -> PoolProxiedConnection:
+        deadline = time.monotonic() + self._timeout
         while True:
             try:
                 proxy = self._pool.connect()
             except PoolTimeout as exc:
+                if cancellation is not None:
+                    cancellation.check()
+                    continue
+                if time.monotonic() < deadline:
+                    continue
                 raise ResultsUnavailable(
                     f'all {self._size} connections to results database "{self._name}" are in use '
                     f"(waited {self._timeout:g} s); raise its pool_size"

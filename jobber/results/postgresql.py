@@ -105,7 +105,7 @@ class PostgresResults:
             raise ResultsFailed("the query gives no columns, so there is no table to make", retryable=False)
         writer = Writer(self, target, columns, cancellation)
         facts = {"table": target.table, "job_id": target.job_id, "run": target.run, "attempt": target.attempt}
-        with self._ready() as connection, heard(cancellation, connection):
+        with self._ready(cancellation) as connection, heard(cancellation, connection):
             row = connection.execute(self.sql(ledger.CLAIM), {**facts, "staging": writer.staging}).fetchone()
             if row is None:
                 raise self._refused(connection, target)
@@ -229,16 +229,16 @@ class PostgresResults:
             yield connection
 
     @contextmanager
-    def _idle(self) -> Iterator[Connection]:
+    def _idle(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:
         """Lend a connection to a body that waits for no reader; a lock that is not granted is a refusal like others."""
-        with translated(self.name, locks=True), self.connections.connection() as connection:
+        with translated(self.name, locks=True), self.connections.connection(cancellation) as connection:
             yield connection
 
     @contextmanager
-    def _ready(self) -> Iterator[Connection]:
+    def _ready(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:
         if not self._prepared:
             self.prepare()
-        with self._idle() as connection:
+        with self._idle(cancellation) as connection:
             yield connection
 
     def _refused(self, connection: Connection, target: Target) -> AttemptError:

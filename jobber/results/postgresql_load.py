@@ -142,7 +142,7 @@ class Load:
         if self.connection is None:
             # One connection for all of a load: another would not notice a crash of the server in between, which empties
             # UNLOGGED tables.
-            self.connection = self._held.enter_context(self._backend.connections.connection())
+            self.connection = self._held.enter_context(self._backend.connections.connection(self._cancellation))
         with (
             translated(self._backend.name, locks=True),
             heard(self._cancellation, self.connection),

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import make_url
 
+from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
 from jobber.results.pool import Pool, is_silent
 from jobber.results.postgresql_errors import translated
@@ -57,14 +58,17 @@ class Connections:
         return connection
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:
         """Lend a connection; one that comes back broken or inside a transaction is closed.
+
+        Parameters:
+            cancellation: of an attempt that holds no connection yet: it waits for one until this ends the wait.
 
         Raises:
             ResultsUnavailable: the server cannot be reached, or all connections are in use for ``connect_timeout``.
             ResultsFailed: whatever the server refused to the body, in its own words.
         """
-        with translated(self._name), self._pool.lend() as connection:
+        with translated(self._name), self._pool.lend(cancellation) as connection:
             yield connection
 
     def close(self) -> None:

@@ -153,7 +153,7 @@ class Writer:
     def _connection(self) -> Iterator[Connection]:
         """Lend the connection that loaded, if it lives: no crash of the server has come between."""
         if self._load.connection is None:
-            with self._backend.connections.connection() as connection:
+            with self._backend.connections.connection(self._cancellation) as connection:
                 yield connection
         else:
             with translated(self._backend.name):

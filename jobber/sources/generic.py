@@ -43,7 +43,7 @@ class GenericSource:
             self._engine = sa.create_engine(
                 url,
                 connect_args=_read_only(url),
-                pool_size=settings.pool_size,
+                pool_size=settings.connections,
                 max_overflow=0,
                 poolclass=sa.QueuePool,
                 pool_pre_ping=True,

@@ -49,7 +49,7 @@ def test_a_file_of_the_older_programs_loads_unchanged(loading: Loading) -> None:
     results = "postgresql+psycopg://user:password@host:5432/dbname?sslmode=disable"
     assert settings.results["my_results"].url == settings.state.url == results
     assert not settings.state.embedded
-    assert (settings.results["my_results"].pool_size, settings.databases["my_db"].pool_size) == (100, 10)
+    assert (settings.results["my_results"].pool_size, settings.databases["my_db"].pool_size) == (100, 0)
     source = make_url(settings.databases["my_db"].url)
     assert (source.host, source.port, source.username, source.password) == ("db.example", 5433, "u", "p@ss")
     assert (source.database, dict(source.query)) == ("shop", {"sslmode": "disable"})

@@ -33,7 +33,7 @@ RABBITMQ = DB + STATE + "[job_queue.broker]\nurl = 'amqp://{}'\n"
         (DB + "[app]\nlease = 10\nheartbeat = 5", "app.heartbeat: is 5 s, but must be less than half"),
         (DB + "[app]\ndata_dir = '/etc/passwd'", "app.data_dir: /etc/passwd is not a folder"),
         (DB + "server_side_cursors = 'yes'", "db.my_db.server_side_cursors: must be true or false"),
-        (DB + "pool_size = 0", "db.my_db.pool_size: must be between 1 and 1000"),
+        (DB + "pool_size = -1", "db.my_db.pool_size: must be between 0 and 1000"),
         (DB + "dsn = 'host=x'", "db.my_db.dsn: stands beside url"),
         ("[db.a]\nurl = 'postgresql://h:70000/x'", "db.a.url: is not a database URL"),
         (DB + "type = 'oracle'", "db.my_db.type: must be postgres, mysql or clickhouse"),

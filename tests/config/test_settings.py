@@ -265,3 +265,12 @@ def test_no_repr_shows_a_url(loading: Loading) -> None:
     for shown in (settings, settings.broker, settings.state, settings.databases["a"], settings.results["r"]):
         assert _SECRET not in repr(shown)
         assert _SECRET not in str(shown)
+
+
+def test_a_pool_that_nobody_sized_has_a_connection_for_each_job(loading: Loading) -> None:
+    settings = loading(DB + "[db.sized]\nurl = 'sqlite:///b.db'\npool_size = 7\n[results.r]\nurl = 'sqlite:///folder'")
+    assert settings.databases["my_db"].connections == 10
+    worker = settings.for_jobs(30)
+    assert {name: of.connections for name, of in worker.databases.items()} == {"my_db": 30, "sized": 7}
+    assert worker.results["r"].connections == 30
+    assert settings.for_jobs(2).results["r"].connections == 10

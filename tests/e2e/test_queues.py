@@ -90,10 +90,8 @@ data_dir = "{folder}/data"
 sweep = {SWEEP}
 [db.pg]
 url = "{postgres.url(database)}"
-pool_size = 30
 [results.main]
 url = "{postgres.url(database)}"
-pool_size = 30
 """
     if request.param == "redis":
         redis: Redis = request.getfixturevalue("redis_server")

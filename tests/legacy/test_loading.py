@@ -71,7 +71,7 @@ def test_what_only_gos_drivers_know_is_said_as_the_servers_understand_it() -> No
 
 def test_no_limit_of_connections_or_of_time_is_the_default_here() -> None:
     settings = loaded("sql-jobber-koanf")
-    assert (settings.results["first"].pool_size, settings.results["first"].connect_timeout) == (10, 10)
+    assert (settings.results["first"].pool_size, settings.results["first"].connect_timeout) == (0, 10)
     assert settings.databases["shop"].pool_size == 1000
     assert "db.shop.max_active: 2000 connections are 1000 here" in settings.warnings
     assert loaded("dungbeetle-1").databases["shop"].connect_timeout == 90

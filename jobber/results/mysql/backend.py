@@ -113,7 +113,7 @@ class MysqlResults:
         if not columns:
             raise ResultsFailed("the query gives no columns, so there is no table to make", retryable=False)
         writer = Writer(self, target, columns, cancellation)
-        with self._ready() as connection, translated(self.name), heard(cancellation, connection):
+        with self._ready(cancellation) as connection, translated(self.name), heard(cancellation, connection):
             with self.locks.held(connection, target.table):
                 leftovers = self._claim(connection, target, writer.staging)
             if leftovers:
@@ -304,15 +304,15 @@ class MysqlResults:
             log.warning('"%s" in results database "%s" cannot be dropped: %s', table, self.name, words(exc))
 
     @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        with translated(self.name), self.connections.connection() as connection:
+    def _connected(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:
+        with translated(self.name), self.connections.connection(cancellation) as connection:
             yield connection
 
     @contextmanager
-    def _ready(self) -> Iterator[Connection]:
+    def _ready(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:
         if not self._prepared:
             self.prepare()
-        with self._connected() as connection:
+        with self._connected(cancellation) as connection:
             yield connection
 
 

@@ -114,7 +114,7 @@ class Load:
             raise self._error
         try:
             if self.connection is None:
-                self.connection = self._held.enter_context(self._backend.connections.connection())
+                self.connection = self._held.enter_context(self._backend.connections.connection(self._cancellation))
                 with translated(self._backend.name), heard(self._cancellation, self.connection):
                     self.identity = (self.connection.server, self.connection.id)
                     self._create(self.connection)

@@ -76,14 +76,17 @@ class Connections:
         return connection
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:
         """Lend a connection; one that comes back broken, inside a transaction or by a foreign error is closed.
+
+        Parameters:
+            cancellation: of an attempt that holds no connection yet: it waits for one until this ends the wait.
 
         Raises:
             ResultsUnavailable: the server cannot be reached, or all connections are in use for ``connect_timeout``.
             ResultsFailed: whatever the server refused to the body, in its own words.
         """
-        with translated(self._name), self._pool.lend(harmless=(JobberError, Held)) as connection:
+        with translated(self._name), self._pool.lend(cancellation, harmless=(JobberError, Held)) as connection:
             yield connection
 
     def close(self) -> None:

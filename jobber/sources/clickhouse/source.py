@@ -47,7 +47,7 @@ class ClickhouseSource:
         self.name = settings.name
         self._options = driver_options(make_url(settings.url))
         self._connect_timeout = settings.connect_timeout
-        self._pool = Pool(settings.name, self._connect, settings.pool_size, settings.connect_timeout)
+        self._pool = Pool(settings.name, self._connect, settings.connections, settings.connect_timeout)
 
     def describe(self, statement: Statement) -> Sequence[Column] | None:
         """Return the columns that the server describes.

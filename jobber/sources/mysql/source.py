@@ -45,7 +45,7 @@ class MysqlSource:
         self._settings = settings
         self._connect_timeout = settings.connect_timeout
         self._charsets = Charsets()
-        self._pool = Pool(settings.name, self._connect, settings.pool_size, settings.connect_timeout)
+        self._pool = Pool(settings.name, self._connect, settings.connections, settings.connect_timeout)
 
     def describe(self, statement: Statement) -> Sequence[Column] | None:
         """Prepare ``statement`` in the database and return its columns; it is not run.

@@ -48,7 +48,7 @@ class PostgresqlSource:
         self.name = settings.name
         self._settings = settings
         self._connect_timeout = settings.connect_timeout
-        self._pool = Pool(settings.name, self._connect, settings.pool_size, settings.connect_timeout)
+        self._pool = Pool(settings.name, self._connect, settings.connections, settings.connect_timeout)
         self._type_names: dict[int, str] = {}
 
     def describe(self, statement: Statement) -> Sequence[Column]:
