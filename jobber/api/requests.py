@@ -28,14 +28,15 @@ class _Body(ma.Schema):
 
     @pre_load
     def _drop_blanks(self, data: Mapping[str, Any], **_: Any) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in data.items()
-            if name not in self.fields or not (value is None or value == "" or self._is_zero(name, value))
-        }
+        return {name: value for name, value in data.items() if not self._is_blank(name, value)}
 
-    def _is_zero(self, name: str, value: object) -> bool:
-        return value == 0 and value is not False and isinstance(self.fields[name], Whole)
+    def _is_blank(self, name: str, value: object) -> bool:
+        if name not in self.fields:
+            # Clients written in Go send every field that their version of the API has: one that was not set says
+            # nothing, also where it is not known here.
+            return not value
+        is_zero = value == 0 and value is not False and isinstance(self.fields[name], Whole)
+        return value is None or value == "" or is_zero
 
 
 class JobBody(_Body):

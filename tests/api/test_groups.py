@@ -160,7 +160,7 @@ def test_an_unknown_task_is_400_with_the_nearest_known_one(http: Http) -> None:
     ("body", "field", "nearest"),
     [
         ({"jobs": [{"task": "slow", "job_idd": "x"}]}, "jobs[0].job_idd", "job_id"),
-        ({"jobs": PAIR, "callback": {"task": "slow", "arg": []}}, "callback.arg", "args"),
+        ({"jobs": PAIR, "callback": {"task": "slow", "arg": [1]}}, "callback.arg", "args"),
         ({"jobs": PAIR, "concurency": 3}, "concurency", "concurrency"),
     ],
 )

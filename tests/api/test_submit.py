@@ -89,6 +89,12 @@ def test_null_and_empty_text_mean_absent_in_every_field(http: Http, field: str, 
     assert http.post(JOBS, {field: blank}).status == 200
 
 
+@pytest.mark.parametrize("blank", [None, "", 0, 0.0, False, [], {}])
+def test_an_unknown_field_that_says_nothing_is_left_out(http: Http, blank: object) -> None:
+    # A client of another version, written in Go, sends every field that it knows.
+    assert http.post(JOBS, {"retires": blank}).status == 200
+
+
 def test_the_paths_task_may_be_named_again_but_no_other(http: Http) -> None:
     assert http.post(JOBS, {"task": "get_profit_entries_by_date"}).status == 200
     answer = http.post(JOBS, {"task": "slow"})
