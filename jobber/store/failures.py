@@ -20,8 +20,8 @@ from jobber.errors import InvalidRequest, JobberError, StateUnavailable
 #: it. Nothing was written: doing it all again is right.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _CONFLICTS = frozenset({"40001", "40P01", "55P03", "25P03"})
-#: Tables that are not there: nobody migrated yet.
-_UNDEFINED_TABLE = "42P01"
+#: Tables or columns that are not there: nobody migrated yet, or somebody is at it (MySQL commits each step).
+_NOT_MIGRATED = frozenset({"42P01", "42703"})
 #: Classes that say that the server cannot serve now: connection, resources, operator intervention, system; and a
 #: statement against a server that became read-only.
 _UNAVAILABLE_CLASSES = ("08", "53", "57", "58")
@@ -36,7 +36,8 @@ _MYSQL_UNAVAILABLE = {
     1792: "the server is read-only",
     1665: "its binary log must have the format ROW or MIXED",
 }
-_MYSQL_NO_TABLE = 1146
+_MYSQL_NOT_MIGRATED = frozenset({1146, 1054})
+_SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named")
 _MYSQL_TOO_LONG = 1153
 
 
@@ -81,14 +82,14 @@ def _of_postgresql(state: str | None, *, lost: bool) -> Cause:
     # psycopg gives no SQLSTATE where the server did not answer.
     if lost or state is None:
         return Cause.CONNECTION
-    if state.startswith(_UNAVAILABLE_CLASSES) or state in _UNAVAILABLE or state == _UNDEFINED_TABLE:
+    if state.startswith(_UNAVAILABLE_CLASSES) or state in _UNAVAILABLE or state in _NOT_MIGRATED:
         return Cause.UNAVAILABLE
     return Cause.MISTAKE
 
 
 def _of_mysql(error: pymysql.Error) -> Cause:
     code = mysql.number(error)
-    if code in _MYSQL_UNAVAILABLE or code == _MYSQL_NO_TABLE:
+    if code in _MYSQL_UNAVAILABLE or code in _MYSQL_NOT_MIGRATED:
         return Cause.UNAVAILABLE
     return _CAUSES.get(mysql.meaning(error), Cause.MISTAKE)
 
@@ -121,9 +122,9 @@ def translated(error: SQLAlchemyError) -> JobberError:
         )
     if kind is Cause.MISTAKE:
         return JobberError(f"the state database refused a statement ({type(driver or error).__name__})")
-    missing = code == _MYSQL_NO_TABLE or getattr(driver, "sqlstate", None) == _UNDEFINED_TABLE
-    if missing or "no such table" in str(driver):
-        return StateUnavailable("the state database has no tables of jobber yet")
+    missing = code in _MYSQL_NOT_MIGRATED or getattr(driver, "sqlstate", None) in _NOT_MIGRATED
+    if missing or any(words in str(driver) for words in _SQLITE_NOT_MIGRATED):
+        return StateUnavailable("the state database does not have this version's tables yet")
     if code in _MYSQL_UNAVAILABLE:
         return StateUnavailable(f"the state database cannot be used: {_refusal(driver)}")
     return StateUnavailable(f"the state database cannot be reached or does not answer{_reason(driver)}")

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from jobber.errors import JobIsLive, StateUnavailable
-from jobber.store import Store
+from jobber.errors import ConfigError, JobIsLive, StateUnavailable
+from jobber.store import Store, migrations
 from jobber.store.database import TryAgain
 from tests.servers import MariaDB, Postgres, ServerMissing
 from tests.store.conftest import DATABASES, QUEUES, TASKS, Bench, new_job
@@ -108,8 +108,27 @@ def test_a_database_without_tables_says_so(bare_url: str) -> None:
     store = Store(bare_url)
     store.ping()
     for call in (CALLS["get"], CALLS["submit"]):
-        with pytest.raises(StateUnavailable, match="no tables"):
+        with pytest.raises(StateUnavailable, match="does not have this version's tables yet"):
             call(store)
+    store.close()
+
+
+def test_a_database_that_is_being_migrated_says_so(bare_url: str) -> None:
+    store = Store(bare_url)
+    store._database.write(lambda connection: migrations.upgrade(connection, "0001"))
+    for call in (CALLS["get"], CALLS["submit"]):
+        with pytest.raises(StateUnavailable, match="does not have this version's tables yet"):
+            call(store)
+    store.close()
+
+
+def test_a_newer_database_is_refused(bare_url: str) -> None:
+    store = Store(bare_url)
+    store.migrate()
+    newer = text(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '9999'")
+    store._database.write(lambda connection: connection.execute(newer))
+    with pytest.raises(ConfigError, match="are those of a newer jobber"):
+        store.migrate()
     store.close()
 
 

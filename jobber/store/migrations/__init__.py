@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from jobber.errors import StateUnavailable
+from jobber.errors import ConfigError, StateUnavailable
 
 #: Where Alembic notes the version; its default name could be the application's own.
 VERSION_TABLE = "jobber_state_version"
@@ -29,10 +29,16 @@ _alembic = threading.Lock()
 
 
 def is_current(connection: Connection) -> bool:
-    """Whether every migration has been applied."""
+    """Whether every migration has been applied. Raises ConfigError if one has that this version does not know."""
     script = ScriptDirectory.from_config(_config())
     context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    return set(context.get_current_heads()) == set(script.get_heads())
+    applied, newest = set(context.get_current_heads()), script.get_current_head()
+    if unknown := applied.difference(revision.revision for revision in script.walk_revisions()):
+        raise ConfigError(
+            f"the tables of the state database are those of a newer jobber (their version is {', '.join(unknown)}, "
+            f"this one knows {newest}): start that one, or give this one a state database of its own"
+        )
+    return applied == {newest}
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
