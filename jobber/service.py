@@ -119,7 +119,12 @@ class Service:
 
     def holds(self, job: Job) -> list[Hold]:
         """Return what keeps a pending job from running now; empty if nothing does."""
-        return self._store.waiting_for(job) if job.state in (JobState.PENDING, JobState.RETRY) else []
+        if job.state not in (JobState.PENDING, JobState.RETRY):
+            return []
+        holds = self._store.waiting_for(job)
+        if job.task not in self._tasks():
+            holds.append(Hold("task", job.task, f"no task named {job.task} is loaded"))
+        return holds
 
     def pending(self, queue: str, *, limit: int = 1000) -> list[Job]:
         """Return the pending jobs of a queue, in the order in which they will run."""
@@ -145,21 +150,30 @@ class Service:
 
     def _purge(self, runs: Sequence[Job], forget: Callable[[], Sequence[Job]]) -> None:
         """Drop what finished runs published, then let the store forget them."""
+        away: set[str] = set()
         # The table first: what is forgotten in the state cannot be dropped any more.
-        dropped = {run.run for run in runs if self._drop(run)}
+        dropped = {run.run for run in runs if self._drop(run, away)}
         for run in forget():
             if run.run not in dropped:  # it ended since
-                self._drop(run)
+                self._drop(run, away)
 
-    def _drop(self, run: Job) -> bool:
-        """Drop what a run published, which one that did not end well may have done unheard; True once that is done."""
+    def _drop(self, run: Job, away: set[str]) -> bool:
+        """Drop what a run published, which one that did not end well may have done unheard; True once that is done.
+
+        Parameters:
+            away: results databases that could not be reached; only one run waits for each to answer.
+        """
+        succeeded = run.state is JobState.SUCCESS
         if run.attempt == 0 or run.results not in self._results:
             return True
+        if run.results in away and not succeeded:
+            return False
         try:
             self._results[run.results].drop(run.table, run.run)
         except AttemptError:
-            if run.state is JobState.SUCCESS:
+            if succeeded:
                 raise
+            away.add(run.results)
             return False
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -122,6 +123,20 @@ def test_a_group_is_cancelled_and_purged(client: Client) -> None:
     assert client.cancel_group("g", purge=True).group_id == "g"
     with pytest.raises(UnknownGroup):
         client.group("g")
+
+
+def test_a_purge_may_take_longer_than_other_answers(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel = service.cancel_group
+
+    def slowly(group_id: str, *, purge: bool = False) -> Any:
+        time.sleep(1)
+        return cancel(group_id, purge=purge)
+
+    with serving(create_app(service)) as url, Client(url, timeout=0.5) as client:  # type: ignore[arg-type]
+        client.submit_group(JOBS, group_id="g")
+        client.cancel_group("g")
+        monkeypatch.setattr(service, "cancel_group", slowly)
+        assert client.cancel_group("g", purge=True).group_id == "g"
 
 
 def test_progress_is_told_while_waiting(client: Client, service: FakeService) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields
 
+from jobber.completion import MOST_PROBLEMS
 from jobber.jobs import JOB_ID_MAX, JOB_ID_PATTERN, RESERVED_JOB_IDS, Args, Micros
 
 #: The most parameters that PostgreSQL's protocol can bind.
@@ -225,6 +226,8 @@ class Objects(fields.Nested):
                 loaded.append(_object(item, self.schema))
             except ValidationError as error:
                 problems[place] = error.messages
+            if len(problems) == MOST_PROBLEMS:  # no more are told
+                break
         if problems:
             raise ValidationError(problems)
         return loaded

@@ -41,8 +41,9 @@ def _known(group_id: str) -> str:
 def submit(body: dict[str, Any]) -> Response:
     """Schedule a group of jobs
 
-    Once this is answered, all of them are stored durably and will run; after any error none is. The callback runs when
-    the others are finished, whatever has become of them.
+    Once this is answered, all of them are stored durably and will run; after an error none is, except that nobody can
+    tell after `state_unavailable` or a lost connection: all are, or none. The callback runs when the others are
+    finished, whatever has become of them.
     """
     jobs = [JobRequest(**job) for job in body.pop("jobs")]
     callback = JobRequest(**body.pop("callback")) if "callback" in body else None

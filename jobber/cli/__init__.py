@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from importlib import resources
@@ -15,7 +16,7 @@ from jobber.cli.processes import leave
 from jobber.cli.remote import commands
 from jobber.cli.serve import Flags, check, reload_all, serve
 from jobber.demo import demo
-from jobber.errors import JobberError
+from jobber.errors import ConfigError, JobberError
 
 _FILE = click.Path(path_type=Path)
 #: Where sql-jobber and dungbeetle look when they are told nothing.
@@ -41,8 +42,13 @@ class _Command(click.Group):
         try:
             return super().invoke(ctx)
         except JobberError as error:
-            click.echo(click.style("error: ", fg="red") + error.message, err=True)
-            ctx.exit(1)
+            message = error.message
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            message = f"{error.filename or 'standard output'}: {error.strerror}"
+        click.echo(click.style("error: ", fg="red") + message, err=True)
+        sys.exit(1)
 
 
 def _default_config(_ctx: click.Context, _option: click.Parameter, value: Path | None) -> Path | None:
@@ -142,10 +148,12 @@ for command in (*commands, demo, migrate_config):
 
 def _write_config(path: Path) -> None:
     try:
-        with path.open("x") as file:
-            file.write(resources.files("jobber").joinpath("config.sample.toml").read_text())
+        with path.open("xb") as file:
+            file.write(resources.files("jobber").joinpath("config.sample.toml").read_bytes())
     except FileExistsError:
         raise click.UsageError(f"{path} is there already; move it away first") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     click.echo(f"wrote {path}; edit it, then: jobber --config {path} --sql-directory queries")
 
 

@@ -13,7 +13,12 @@ from jobber.errors import ConfigError
 
 @click.command(name="migrate-config")
 @click.argument("old", metavar="OLD.toml", type=click.Path(path_type=Path))
-@click.option("--output", metavar="NEW.toml", type=click.Path(path_type=Path), help="Write a new file, mode 0600.")
+@click.option(
+    "--output",
+    metavar="NEW.toml",
+    type=click.Path(path_type=Path),
+    help="Write a new file, mode 0600; - is standard output.",
+)
 def migrate_config(old: Path, output: Path | None) -> None:
     """Write a config file of sql-jobber or dungbeetle in jobber's own form.
 
@@ -28,7 +33,7 @@ def migrate_config(old: Path, output: Path | None) -> None:
     text = config.migrate(config.read(old), old, os.environ)
     if text is None:
         click.echo(f"{old} is in jobber's own form already; use it as it is: jobber --config {old}", err=True)
-    elif output is None:
+    elif output in (None, Path("-")):
         click.echo(text, nl=False)
     else:
         _write(output, text)

@@ -101,6 +101,7 @@ def serve(flags: Flags) -> int:
     flags.queue_names()
     settings = flags.settings()
     configure_logging(settings.app.log_level)
+    _may_write(settings.app.data_dir)
     if not flags.worker_only:
         check_address(host, port)
     instance = Instance(settings, flags.folders())
@@ -137,6 +138,16 @@ def serve(flags: Flags) -> int:
     )
 
 
+def _may_write(data_dir: Path) -> None:
+    """Raise ConfigError if this account can write nothing in the data folder, which need not be there yet."""
+    there = next(path for path in (data_dir, *data_dir.parents) if path.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"app.data_dir: jobber may not write in {data_dir}, where each instance notes that it runs; name a folder "
+            'of its own under [app], like data_dir = "/var/lib/jobber"'
+        )
+
+
 def _prepare(instance: Instance, *, strict: bool) -> tuple[list[str], list[_Step]]:
     """Bring state and results up to date and check the tasks; return what is not there yet, and what is left to do.
 
@@ -163,8 +174,8 @@ def _prepare(instance: Instance, *, strict: bool) -> tuple[list[str], list[_Step
             missing.append(f"{step.what}: {error.message} (jobber goes on and tries again)")
     unavailable = refuse_bad_tasks(instance)
     if unavailable and strict:
-        raise ConfigError("; ".join(f"database {name}: {why}" for name, why in unavailable.items()))
-    missing += [f"the database {name}: {why}; its tasks are not checked" for name, why in unavailable.items()]
+        raise ConfigError("; ".join(unavailable.values()))
+    missing += [f"{why}; its tasks are not checked" for why in unavailable.values()]
     return missing, left
 
 
@@ -257,6 +268,16 @@ class _Finding:
     ok: bool
     text: str
 
+    def mark(self) -> str:
+        """Return how a line about it begins."""
+        if self.what == _WARNING:
+            return click.style("warn", fg="yellow")
+        return click.style("ok  ", fg="green") if self.ok else click.style("FAIL", fg="red")
+
+
+#: What a finding is about that is no mistake.
+_WARNING = "warning"
+
 
 def check(flags: Flags, *, as_json: bool) -> int:
     """Check config, task files, databases and broker; print what was found and return the exit status."""
@@ -268,9 +289,8 @@ def check(flags: Flags, *, as_json: bool) -> int:
         return int(failed)
     width = max(len(finding.what) for finding in findings)
     for finding in findings:
-        mark = click.style("ok  ", fg="green") if finding.ok else click.style("FAIL", fg="red")
         head, *rest = finding.text.splitlines() or [""]
-        click.echo(f"{mark} {finding.what:<{width}}  {head}")
+        click.echo(f"{finding.mark()} {'' if finding.what == _WARNING else finding.what:<{width}}  {head}")
         for line in rest:
             click.echo(f"{'':<{width + 7}}{line}")
     return int(failed)
@@ -279,6 +299,7 @@ def check(flags: Flags, *, as_json: bool) -> int:
 def _findings(flags: Flags) -> Iterable[_Finding]:
     try:
         settings = flags.settings()
+        _may_write(settings.app.data_dir)
         yield _Finding("config", True, str(flags.config or "environment and defaults"))
         instance = Instance(settings, flags.folders())
     except JobberError as error:
@@ -287,7 +308,7 @@ def _findings(flags: Flags) -> Iterable[_Finding]:
     loaded = instance.tasks()
     yield _Finding("task files", True, f"{_count(len(loaded), 'task')}: {_some(loaded)}")
     for warning in (*settings.warnings, *loaded.warnings):
-        yield _Finding("warning", True, warning)
+        yield _Finding(_WARNING, True, warning)
     yield _tried("state", instance.store.ping, "reachable")
     yield _tried("broker", lambda: queueing.ping(instance.queueing.app), "reachable")
     for name, backend in instance.results.items():
@@ -313,10 +334,13 @@ def _tried(what: str, attempt: Callable[[], None], text: str) -> _Finding:
 def reload_all(flags: Flags) -> int:
     """Make every running instance of this config's data folder reload; print each answer and return the status."""
     data_dir = flags.settings().app.data_dir
-    answers = reload_running(data_dir)
+    try:
+        answers = reload_running(data_dir)
+    except PermissionError:
+        raise ConfigError(f"the instances of {data_dir} belong to another account; reload as that one") from None
     if not answers:
         click.echo(f"no jobber runs with the data folder {data_dir}", err=True)
         return 1
     for pid, ok, message in answers:
-        click.echo(f"{pid}: {'reloaded' if ok else 'refused, the old tasks stay'}: {message}")
+        click.echo(f"process {pid} {'reloaded' if ok else 'refused, the old tasks stay'}: {message}")
     return int(not all(ok for _, ok, _ in answers))

@@ -129,6 +129,9 @@ class Supervisor:
     def _drain(self) -> None:
         """Stop claiming, let jobs finish, then close the API; every further signal is less patient."""
         told = 1
+        log.info(
+            "stopping: running jobs get %g s; a second signal sends them back", self._plan.settings.app.drain_timeout
+        )
         for child in self._children:
             child.tell(DRAIN)
         workers = [child for child in self._children if child.role == "worker"]
@@ -143,6 +146,7 @@ class Supervisor:
             child.tell(INTERRUPT)
         for child in self._children:
             child.wait(_CLOSE)
+        log.info("stopped")
 
 
 def check_address(host: str, port: int) -> None:

@@ -9,6 +9,9 @@ from jobber.client.bodies import NewJob, group_body
 from jobber.client.waiting import until_finished
 from jobber.client.wire import Wire, segment
 
+#: Seconds that a server may need to drop the results of a large group: some 4 ms each.
+_PURGE = 300.0
+
 
 class GroupCalls:
     """The part of ``Client`` that is about groups."""
@@ -110,7 +113,8 @@ class GroupCalls:
         2
         """
         query = {"purge": "true"} if purge else None
-        return group_of(self._wire.call("DELETE", _group(group_id), query=query)["data"])
+        patience = _PURGE if purge else 0.0
+        return group_of(self._wire.call("DELETE", _group(group_id), query=query, patience=patience)["data"])
 
 
 def _group(group_id: str) -> str:

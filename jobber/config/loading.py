@@ -101,8 +101,19 @@ def parse(text: str, place: Path) -> dict[str, Any]:
 
 
 def _first_words(message: str) -> str:
-    """Return tomllib's message without the key or value that some of them quote."""
+    """Return tomllib's message without the key or value that some of them quote, and in words where it has none."""
+    for theirs, ours in _IN_WORDS:
+        message = re.sub(theirs, ours, message, flags=re.DOTALL)
     return re.sub(r"['\"].*['\"]", "…", message, flags=re.DOTALL)
+
+
+#: What people get wrong most, by how tomllib says it.
+_IN_WORDS = (
+    (r"^Illegal character '\\n'|^Expected \"'\"|^Unterminated string", "a quoted text does not end"),
+    (r"^Invalid value", "this is no value (text stands in quotes)"),
+    (r"^Cannot declare .* twice", "this section stands above already"),
+    (r"^Cannot overwrite a value", "this key stands above already"),
+)
 
 
 _TOP_LEVEL = ("app", "job_queue", "results", "db")
@@ -208,7 +219,8 @@ class _Loader:
 
     def _invalid(self, path: KeyPath, key: str, messages: Any, schema: type[Section]) -> None:
         if key not in schema().fields:
-            self.problems.add((*path, key), f"there is no such key{nearest(key, _current_keys(schema))}")
+            hint = nearest(key, _current_keys(schema)) or nearest(key, schema().fields)
+            self.problems.add((*path, key), f"there is no such key{hint}")
             return
         for message in messages:
             self.problems.add((*path, key), message)

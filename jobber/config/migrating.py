@@ -93,13 +93,13 @@ class _Migration:
         if "app" in self._tables:
             self._section(("app",), self._plain(self._tables["app"], "app"))
         queue = self._tables.get("job_queue", {})
-        self._lines += self._take(("machinery",)).above + self._take(("job_queue",)).above
+        self._lines += self._take(("machinery",)).lines() + self._take(("job_queue",)).lines()
         if "broker" in queue:
             self._section(("job_queue", "broker"), self._broker(queue["broker"]))
         if "state" in queue:
             self._section(("job_queue", "state"), self._state(queue["state"]))
         for group in ("results", "db"):
-            self._lines += self._take((group,)).above
+            self._lines += self._take((group,)).lines()
             for name, table in self._tables.get(group, {}).items():
                 self._section((group, name), self._database((group, name), table))
         # What stood at sections that are gone, and at the end.
@@ -126,7 +126,7 @@ class _Migration:
         for why, keys in left_out.items():
             if keys:
                 self._lines += [*comments[why], f"# jobber: {', '.join(keys)} left out; {why}"]
-        self._lines.append("")
+        self._lines += [*found.below, ""]
 
     # -- what becomes of each key --------------------------------------------------------------------------------------
 

@@ -17,10 +17,11 @@ from jobber.store.database import Database
 from jobber.store.gates import Gate, GateBook, GateKind, Hold
 from jobber.store.grouping import GroupBook
 from jobber.store.groups import CancelledGroup, Groups
-from jobber.store.lanes import LaneBook, open_queues
+from jobber.store.lanes import LaneBook
 from jobber.store.reading import Reader
 from jobber.store.runs import catch_up
 from jobber.store.submission import Submitter
+from jobber.store.surveying import open_queues
 from jobber.store.transitions import Changed, Transitions
 from jobber.store.upkeep import Upkeep
 from jobber.store.workers import Progress, Pulse, Roster

@@ -17,10 +17,10 @@ from sqlalchemy import Connection
 from jobber.jobs import Job
 from jobber.store.database import Database
 from jobber.store.gates import GateBook
-from jobber.store.lanes import Lane, Ready, Survey, read, surveys
 from jobber.store.records import job_of
 from jobber.store.schema import EMPTY
 from jobber.store.starting import Starter
+from jobber.store.surveying import Lane, Ready, Survey, read, surveys
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,16 @@ class GroupBook:
             if group.succeeded + group.failed + group.cancelled == group.size:
                 self._finish(connection, run, group, woken)
 
+    def remind(self, connection: Connection, run: int | None, woken: Woken) -> None:
+        """Note the callback of a group again if it is ready: who made it so may never have heard of its success.
+
+        Parameters:
+            run: of the group, None outside groups.
+        """
+        ready = select(jobs.c.queue).join(groups, groups.c.callback_run == jobs.c.run)
+        ready = ready.where(groups.c.run == run, jobs.c.ord.is_not(None))
+        woken.queues.update(connection.execute(ready).scalars())
+
     def _finish(self, connection: Connection, run: int, group: Row[Any], woken: Woken) -> None:
         now = self._database.engine.now
         connection.execute(update(groups).where(groups.c.run == run).values(live_id=None, finished_at=now))

@@ -71,7 +71,8 @@ class Groups:
             JobIsLive: its callback is not.
             UnknownGroup: there is none of that ID.
         """
-        return self._database.read(lambda connection: self._finished(connection, group_id))
+        _, ended = self._database.read(lambda connection: self._finished(connection, group_id))
+        return ended
 
     def purge(self, group_id: str) -> list[Job]:
         """Forget all runs of a group that has finished, with their jobs and callbacks, and return these.
@@ -81,18 +82,21 @@ class Groups:
         """
 
         def work(connection: Connection) -> list[Job]:
-            ended = self._finished(connection, group_id, lock=True)
-            connection.execute(delete(groups).where(groups.c.group_id == group_id, groups.c.live_id.is_(None)))
-            if not ended:
-                return []
-            runs = {"runs": self._database.engine.many([job.run for job in ended])}
-            forget = delete(finished_jobs).where(self._database.engine.among(finished_jobs.c.run, "runs"))
-            connection.execute(forget, runs)
+            engine = self._database.engine
+            runs, ended = self._finished(connection, group_id, lock=True)
+            # By their runs: another one may have come and gone since they were looked up.
+            connection.execute(delete(groups).where(engine.among(groups.c.run, "runs")), {"runs": engine.many(runs)})
+            if ended:
+                forget = delete(finished_jobs).where(engine.among(finished_jobs.c.run, "runs"))
+                connection.execute(forget, {"runs": engine.many([job.run for job in ended])})
             return ended
 
         return self._database.write(work)
 
-    def _finished(self, connection: Connection, group_id: str, *, lock: bool = False) -> list[Job]:
+    def _finished(
+        self, connection: Connection, group_id: str, *, lock: bool = False
+    ) -> tuple[Collection[int], list[Job]]:
+        """Return the runs of a group, and their jobs and callbacks, if all of them are finished."""
         wanted = select(groups.c.run, groups.c.live_id, groups.c.callback_run).where(groups.c.group_id == group_id)
         rows = connection.execute(wanted.with_for_update() if lock else wanted).all()
         if not rows:
@@ -100,14 +104,15 @@ class Groups:
         if any(row.live_id is not None for row in rows):
             group = _look(connection, _newest(group_id), jobs=False)
             raise GroupIsLive(f"group {group_id} is not finished; cancel it first", group)
-        ended = _runs(connection, [row.run for row in rows])
+        runs = [row.run for row in rows]
+        ended = _runs(connection, runs)
         for callback in (_run(connection, row.callback_run) for row in rows if row.callback_run is not None):
             if callback is not None and callback.live:
                 raise JobIsLive(
                     f"the callback {callback.job_id} of group {group_id} is {callback.state.value}", callback
                 )
             ended += [callback] if callback else []
-        return ended
+        return runs, ended
 
     def cancel(self, group_id: str) -> CancelledGroup:
         """Cancel all jobs of a group that are not finished; its callback then runs.

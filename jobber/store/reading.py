@@ -17,9 +17,9 @@ from jobber.errors import JobIsLive, ResultsUnavailable, UnknownJob
 from jobber.jobs import Job, JobState, Micros
 from jobber.store.database import Database
 from jobber.store.gates import GateBook, Hold
-from jobber.store.lanes import open_queues, survey
 from jobber.store.records import job_of
 from jobber.store.schema import RUN_COLUMNS, finished_jobs, groups, jobs, running, workers
+from jobber.store.surveying import open_queues, survey
 
 #: Columns of a live run: progress comes from its running row while it has one.
 _LIVE = (

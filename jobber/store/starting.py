@@ -26,9 +26,9 @@ from jobber.errors import Fenced
 from jobber.jobs import JobState
 from jobber.store.database import Database, TryAgain
 from jobber.store.engines import Engine
-from jobber.store.lanes import Lane
 from jobber.store.returning import Change
 from jobber.store.schema import RUN_COLUMNS, dispatch, jobs, lanes, running, workers
+from jobber.store.surveying import Lane
 
 
 class Starter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -78,7 +78,8 @@ class Submitter:
     def _add(self, connection: Connection, new: Sequence[NewJob]) -> list[Job]:
         runs, now = next_runs(self._database, connection, len(new))
         woken = Woken()
-        rows = self._ready_rows(connection, list(zip(new, runs, strict=True)), now, OUTSIDE, woken)
+        lanes = self._lanes_of(connection, new, OUTSIDE)
+        rows = _ready_rows(list(zip(new, runs, strict=True)), now, OUTSIDE, lanes, woken)
         self._write(connection, rows)
         self._lanes.wake(connection, woken)
         return [job_as_submitted(job, run, now) for job, run in zip(new, runs, strict=True)]
@@ -114,11 +115,11 @@ class Submitter:
         limit = new.concurrency if new.concurrency < len(new.jobs) else 0
         member, woken = Membership(new.group_id, run, limit), Woken()
         numbered = list(zip(new.jobs, runs, strict=False))
-        rows = self._ready_rows(connection, numbered, now, member, woken)
+        lanes = self._lanes_of(connection, new.jobs, member, new.callback)
+        rows = _ready_rows(numbered, now, member, lanes, woken)
         callback = None
         if new.callback and callback_run:
-            part = Membership(new.group_id)
-            lane = self._lane_of(connection, [new.callback], part)[new.callback.job_id]
+            part, lane = Membership(new.group_id), lanes[new.callback.job_id]
             rows.append(_row(new.callback, callback_run, now, part, lane, ord_=None, due=None))
             woken.later(lane)
             callback = job_as_submitted(new.callback, callback_run, now, part)
@@ -127,25 +128,17 @@ class Submitter:
         members = tuple(job_as_submitted(job, run, now, member) for job, run in numbered)
         return replace(group, jobs=members, callback=callback)
 
-    def _ready_rows(
-        self, connection: Connection, new: Sequence[tuple[NewJob, int]], now: Micros, group: Membership, woken: Woken
-    ) -> list[dict[str, Any]]:
-        """Return the rows of new jobs that may run now, or at their start time."""
-        lanes = self._lane_of(connection, [job for job, _ in new], group)
-        rows = []
-        for job, run in new:
-            lane, ready = lanes[job.job_id], job.eta is None or job.eta <= now
-            ord_ = order(job.priority, run)
-            if ready:
-                woken.ready(lane, job.queue, ord_)
-            else:
-                woken.later(lane)
-            rows.append(_row(job, run, now, group, lane, ord_=ord_ if ready else None, due=None if ready else job.eta))
-        return rows
+    def _lanes_of(
+        self, connection: Connection, new: Sequence[NewJob], group: Membership, callback: NewJob | None = None
+    ) -> dict[str, int]:
+        """Return the lane of each job by the job's ID.
 
-    def _lane_of(self, connection: Connection, new: Sequence[NewJob], group: Membership) -> dict[str, int]:
-        """Return the lane of each job by the job's ID."""
+        Of all that one transaction adds at once, because new lanes are made in one order: two that make the same ones
+        in another would wait for each other.
+        """
         keys = {job.job_id: LaneKey(job.queue, job.task, job.db, group.job_group) for job in new}
+        if callback:
+            keys[callback.job_id] = LaneKey(callback.queue, callback.task, callback.db)
         lanes = self._lanes.ids(connection, set(keys.values()), group.group_limit)
         return {job_id: lanes[key] for job_id, key in keys.items()}
 
@@ -179,6 +172,26 @@ def _check(new: Sequence[NewJob]) -> None:
             raise InvalidRequest(f"job_id {job.job_id} comes twice in one submission", field="job_id")
         seen.add(job.job_id)
         check_names(job)
+
+
+def _ready_rows(
+    new: Sequence[tuple[NewJob, int]], now: Micros, group: Membership, lanes: Mapping[str, int], woken: Woken
+) -> list[dict[str, Any]]:
+    """Return the rows of new jobs that may run now, or at their start time.
+
+    Parameters:
+        lanes: by the job's ID.
+    """
+    rows = []
+    for job, run in new:
+        lane, ready = lanes[job.job_id], job.eta is None or job.eta <= now
+        ord_ = order(job.priority, run)
+        if ready:
+            woken.ready(lane, job.queue, ord_)
+        else:
+            woken.later(lane)
+        rows.append(_row(job, run, now, group, lane, ord_=ord_ if ready else None, due=None if ready else job.eta))
+    return rows
 
 
 def _row(

@@ -19,11 +19,12 @@ from jobber.store.database import Database
 from jobber.store.gates import GateBook
 from jobber.store.grouping import GroupBook
 from jobber.store.history import move
-from jobber.store.lanes import LaneBook, Woken, key_of, open_queues
+from jobber.store.lanes import LaneBook, Woken, key_of
 from jobber.store.reading import Reader, live_jobs, select_live
 from jobber.store.records import encode_columns, job_of, storable
 from jobber.store.returning import Change, Deletion
 from jobber.store.schema import finished_jobs, jobs, order, running, workers
+from jobber.store.surveying import open_queues
 
 #: What a finish sets on the run besides its state and time.
 Outcome = Mapping[str, Any]
@@ -163,6 +164,8 @@ class Transitions:
                 self._lanes.wake(connection, woken)
             elif not self._ended_so(connection, job, state, outcome):
                 raise self._fenced(job)
+            else:
+                self._groups.remind(connection, job.group_run, woken)
             return woken
 
         woken = self._database.write(work)
@@ -180,6 +183,7 @@ class Transitions:
                     raise self._fenced(job)
                 if delay <= 0:
                     woken.queues.add(job.queue)
+                self._groups.remind(connection, job.group_run, woken)
             elif held.cancel_requested:
                 self._finish(connection, job, JobState.CANCELLED, values, woken)
             elif delay <= 0:

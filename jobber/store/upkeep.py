@@ -99,12 +99,16 @@ class Upkeep:
             if ids := connection.execute(gone).scalars().all():
                 connection.execute(dismiss, {"ids": engine.many(ids)})
             runs = connection.execute(old).scalars().all()
-            count = connection.execute(forget, {"runs": engine.many(runs)}).rowcount if runs else 0
-            if gone_groups := connection.execute(empty).scalars().all():
-                connection.execute(disband, {"runs": engine.many(gone_groups)})
-            return count
+            return connection.execute(forget, {"runs": engine.many(runs)}).rowcount if runs else 0
 
-        return self._database.write(work)
+        def disband_empty(connection: Connection) -> None:
+            if runs := connection.execute(empty).scalars().all():
+                connection.execute(disband, {"runs": engine.many(runs)})
+
+        count = self._database.write(work)
+        # In a transaction of its own: a purge takes a group first, then its jobs.
+        self._database.write(disband_empty)
+        return count
 
 
 #: A worker whose lease ran out this long ago (microseconds) does not come back.

@@ -133,12 +133,12 @@ class _Loader:
     def _task(self, query: files.Query, file: Path) -> tuple[Task | None, list[tuple[int, str]]]:
         comments = (*query.comments, *(comment for comment in query.inner if tags.counts_anywhere(comment[1])))
         values, description, problems = tags.read(comments, self.settings)
+        wrong_db = "db" in values and not values["db"]
         databases: tuple[str, ...] = values.pop("db", None) or tuple(self.settings.databases)
         results: tuple[str, ...] = values.pop("results", None) or tuple(self.settings.results)
         params = tuple(values.pop("param", ()))
-        statements, wrong = _statements(
-            query, dict.fromkeys(self.settings.databases[name].engine for name in databases)
-        )
+        engines = tuple(dict.fromkeys(self.settings.databases[name].engine for name in databases))
+        statements, wrong = _statements(query, engines, any_of_them=wrong_db)
         problems += wrong
         if statements and not problems:
             any_statement = next(iter(statements.values()))
@@ -165,8 +165,13 @@ class _Loader:
         )
 
 
-def _statements(query: files.Query, engines: Iterable[str]) -> tuple[dict[str, Statement], list[tuple[int, str]]]:
-    """Return the statement for each engine, and line and text of what is wrong with them."""
+def _statements(
+    query: files.Query, engines: Sequence[str], *, any_of_them: bool
+) -> tuple[dict[str, Statement], list[tuple[int, str]]]:
+    """Return the statement for each engine, and line and text of what is wrong with them.
+
+    With ``any_of_them`` it is not known which engines are meant: only what is wrong on every one is told.
+    """
     statements: dict[str, Statement] = {}
     refused: dict[tuple[int, str], list[str]] = {}
     for engine in engines:
@@ -174,6 +179,8 @@ def _statements(query: files.Query, engines: Iterable[str]) -> tuple[dict[str, S
             statements[engine] = parse(query.sql, engine)
         except TaskFileError as error:
             refused.setdefault((query.sql_line + error.details["line"] - 1, error.message), []).append(engine)
+    if any_of_them:
+        refused = {problem: by for problem, by in refused.items() if len(by) == len(engines)}
     if refused:
         only = bool(statements) or len(refused) > 1
         return {}, [
@@ -181,7 +188,7 @@ def _statements(query: files.Query, engines: Iterable[str]) -> tuple[dict[str, S
             for (line, message), engines in refused.items()
         ]
     counts = {engine: statement.count for engine, statement in statements.items()}
-    if len(set(counts.values())) > 1:
+    if len(set(counts.values())) > 1 and not any_of_them:
         seen = ", ".join(f"{count} on {engine}" for engine, count in counts.items())
         return {}, [
             (

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
+from jobber.cancellation import Cancellation
 from jobber.columns import named
-from jobber.errors import AttemptError, SourceUnavailable
-from jobber.sources.base import Source
+from jobber.errors import AttemptError, QueryFailed, SourceUnavailable, TimedOut
+from jobber.sources.base import Query, Shape, Source
+from jobber.sqltext import Statement, parse
 from jobber.tasks.model import Task
 
 #: Databases asked at a time.
 _THREADS = 16
+#: Seconds for the query that shows whether a database answers.
+_ANSWER_TIME = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +40,14 @@ def prepare(tasks: Iterable[Task], sources: Mapping[str, Source]) -> Preparation
 
     Parameters:
         tasks: what to prepare.
-        sources: every database that one of them may run on, by name.
+        sources: every database that one of them may run on, by name. One that needs to prepare nothing is asked a
+            query of its own, so that ``unavailable`` speaks of all of them.
     """
-    by_database: dict[str, list[Task]] = {}
+    by_database: dict[str, list[Task]] = {name: [] for name in sources}
     for task in tasks:
         if not task.raw:
             for name in task.databases:
-                by_database.setdefault(name, []).append(task)
+                by_database[name].append(task)
     names = sorted(by_database)
     if not names:
         return Preparation(prepared=0, problems=[], unavailable={})
@@ -58,15 +64,41 @@ def _prepare_on(name: str, source: Source, tasks: Sequence[Task]) -> tuple[int, 
     """Return how many were prepared, the problems, and why the database could not be asked if it could not."""
     prepared = 0
     problems: list[str] = []
+    answered = False
     for task in tasks:
+        statement = task.statements[source.engine]
         try:
-            columns = source.describe(task.statements[source.engine])
+            columns = source.describe(statement)
             if columns is not None:
+                answered = True
                 task.check_columns(named(columns))
         except SourceUnavailable as error:
             return prepared, problems, error.message
         except AttemptError as error:
-            problems.append(f"{task.file}:{task.line}: task {task.name} on database {name}: {error.message}")
+            answered = True
+            said = error.message.removeprefix(f"{name}: ") + _hint(statement, source.engine)
+            problems.append(f"{task.file}:{task.line}: task {task.name} on database {name}: {said}")
         else:
             prepared += 1
-    return prepared, problems, None
+    return prepared, problems, None if answered else _silence(source)
+
+
+def _silence(source: Source) -> str | None:
+    """Return why a database does not answer; None if it does, whatever it says."""
+    query = Query(parse("SELECT 1", source.engine), [])
+    try:
+        with (
+            suppress(QueryFailed),
+            source.read(query, frozenset({Shape.DECODED}), timeout=_ANSWER_TIME, cancellation=Cancellation()),
+        ):
+            pass
+    except (SourceUnavailable, TimedOut) as error:
+        return error.message
+    return None
+
+
+def _hint(statement: Statement, engine: str) -> str:
+    """Return what the words of PostgreSQL do not tell those who come from MySQL."""
+    if engine == "postgresql" and not statement.count and "?" in statement.sql:
+        return "; if ? stands for an argument: on PostgreSQL it is an operator, and placeholders are $1 or :name"
+    return ""

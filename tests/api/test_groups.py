@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from jobber.api import create_app
+from jobber.api.requests import MemberBody
 from jobber.api.schemas import CountsPart, GroupPart, JobPart
 from jobber.completion import GroupRequest
 from jobber.errors import QueryFailed
@@ -201,6 +202,21 @@ def test_a_group_that_is_wrong_all_over_gets_a_short_answer(http: Http, job: obj
     assert answer.status == 400
     assert len(answer.error["fields"]) == 20
     assert len(answer.text) < 10_000
+
+
+def test_a_body_that_is_wrong_all_over_is_checked_no_further_than_it_is_told(
+    http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    load = MemberBody.load
+
+    def counting(self: MemberBody, data: Any, **options: Any) -> Any:
+        loaded.append(data)
+        return load(self, data, **options)
+
+    monkeypatch.setattr(MemberBody, "load", counting)
+    assert len(http.post("/groups", {"jobs": [{}] * 100}).error["fields"]) == 20
+    assert len(loaded) == 20
 
 
 def test_a_live_member_is_409_with_its_place_and_nothing_is_created(http: Http, service: FakeService) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from jobber.errors import ResultsUnavailable
 from tests.api.site import Site
 from tests.servers import wait_until
 
@@ -170,3 +171,32 @@ def test_a_callback_whose_params_do_not_fit_is_refused_at_once(
     answer = site.http.post("/groups", {"jobs": PAIR, "callback": {"task": "wrong"}})
     assert answer.status == 400
     assert answer.message == words
+
+
+@on_sqlite
+def test_a_purge_asks_a_results_database_that_is_away_only_once_about_jobs_that_failed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.http.post("/groups", {"group_id": "g", "jobs": [{"task": "entries_of"}] * 3})
+    for _ in range(3):
+        site.work()
+    asked = []
+
+    def drop(table: str, run: int) -> None:
+        asked.append((table, run))
+        raise ResultsUnavailable("out of reach")
+
+    monkeypatch.setattr(site.instance.results["reports"], "drop", drop)
+    assert site.http.delete("/groups/g?purge=true").data["state"] == "FAILURE"
+    assert len(asked) == 1
+
+
+@on_sqlite
+def test_a_callback_whose_task_is_gone_says_that_it_waits_for_it(site: Site, tmp_path: Path) -> None:
+    site.http.post("/groups", {"group_id": "g", "jobs": [{"task": "entries_of"}], "callback": CALLBACK})
+    site.work()
+    (tmp_path / "site" / "sql" / "queries.sql").write_text("-- name: other\nSELECT 1 AS a;")
+    site.instance.reload()
+    hold = {"gate": "task", "name": "outcome", "text": "no task named outcome is loaded"}
+    assert site.http.get("/groups/g").data["callback"]["waiting_for"] == [hold]
+    assert site.http.get("/jobs/after").data["waiting_for"] == [hold]

@@ -51,6 +51,9 @@ def test_a_group_is_read_from_standard_input(program: Program, service: FakeServ
         ("{", "no valid JSON"),
         ("[]", "must hold a JSON object"),
         ('{"jobs": [], "concurency": 2}', "concurency: a group has group_id, concurrency, jobs, callback only"),
+        ('{"jobs": ' + "[" * 100_000, "nested too deeply"),
+        ('{"jobs": [{"task": "slow", "task": "other"}]}', "task stands twice in one object"),
+        ('{"jobs": [], "concurrency": NaN}', "NaN is no number of JSON"),
     ],
 )
 def test_a_file_that_holds_no_group_is_wrong_usage(
@@ -59,6 +62,20 @@ def test_a_file_that_holds_no_group_is_wrong_usage(
     assert words in program.run("groups", "submit", "-", input=text, status=2).stderr
     program.run("groups", "submit", "no-such-file", status=2)
     assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("callback", "words"), [("{}", "callback.task: is missing"), ("[]", "callback: must be a mapping, not list")]
+)
+def test_a_callback_that_says_nothing_is_not_dropped(program: Program, callback: str, words: str) -> None:
+    text = f'{{"jobs": [{{"task": "slow"}}], "callback": {callback}}}'
+    assert words in program.run("groups", "submit", "-", input=text, status=1).stderr
+
+
+def test_a_byte_order_mark_is_skipped(program: Program, tmp_path: Path) -> None:
+    path = tmp_path / "group.json"
+    path.write_text(json.dumps(GROUP), encoding="utf-8-sig")
+    assert program.run("groups", "submit", str(path)).stdout == "g\n"
 
 
 def test_errors_are_one_line_or_one_document(program: Program, file: str) -> None:

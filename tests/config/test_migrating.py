@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +92,30 @@ def test_tables_may_be_written_in_any_way() -> None:
     assert without_warnings(loads(text, PLACE, {})) == without_warnings(loads(old, PLACE, {}))
     assert is_todays(text)
     assert "# in one line" in text
+
+
+def test_comments_at_the_end_of_sections_at_sections_that_are_gone_and_in_lists_are_kept() -> None:
+    old = """
+    [machinery]  # of machinery
+    broker_address = "redis://h/1"
+    [job_queue.state]
+    addresses = [
+        "h:6379",  # the only one
+    ]
+    [db]  # of all
+    [db.a]
+    dsn = "host=h dbname=d"
+    # type = "postgres"
+
+    # of b
+    [db.b]
+    dsn = "host=h dbname=d"
+    [results.r]
+    dsn = "host=h dbname=d"
+    """
+    text = migrate(old, PLACE, {}) or ""
+    assert all(comment in text for comment in ("# of machinery", "# of all", "# the only one"))
+    assert '# type = "postgres"\n\n# of b\n[db.b]\n' in text
 
 
 def test_a_file_in_jobbers_own_form_needs_nothing() -> None:
@@ -234,7 +260,7 @@ def test_the_new_file_is_printed_or_written_for_its_owner_only_and_never_over_an
         0,
         f"wrote {new}; check it: jobber --config {new} --sql-directory DIR check\n",
     )
-    assert new.read_text() == printed.stdout
+    assert new.read_text() == printed.stdout == run(old, "--output", "-").stdout
     assert stat.S_IMODE(new.stat().st_mode) == 0o600
     again = run(old, "--output", new)
     assert again.exit_code == 1
@@ -247,6 +273,13 @@ def test_a_new_file_is_said_to_be_one_and_nothing_is_written(tmp_path: Path) -> 
     assert (done.exit_code, done.stdout) == (0, "")
     assert "is in jobber's own form already; use it as it is" in done.stderr
     assert not (tmp_path / "new.toml").exists()
+
+
+def test_a_full_disk_is_one_message() -> None:
+    with Path("/dev/full").open("w") as full:
+        words = ("-m", "jobber", "migrate-config", HERE / "dungbeetle-1" / "config.toml")
+        done = subprocess.run([sys.executable, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
 
 
 def test_a_wrong_file_is_refused_as_it_is_when_serving(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ RABBITMQ = DB + STATE + "[job_queue.broker]\nurl = 'amqp://{}'\n"
     ("text", "problem"),
     [
         (DB + "urll = 'x'", "db.my_db.urll: there is no such key; did you mean url?"),
+        (DB + "maxactive = 5", "db.my_db.maxactive: there is no such key; did you mean max_active?"),
         (DB + "[app]\nttls = 5", "app.ttls: there is no such key; did you mean ttl?"),
         (DB + "[apps]\nttl = 5", "apps: there is no such section; did you mean app?"),
         (DB + "[job_queue.brokers]\nurl = ''", "job_queue.brokers: there is no such section; did you mean broker?"),
@@ -151,6 +152,11 @@ def test_two_truths_are_refused(loading: Loading, broker: str) -> None:
     ("contents", "complaint"),
     [
         (b"[db.a\n", "is not valid TOML"),
+        (b'[db.a]\nurl = "secret\n', "is not valid TOML: a quoted text does not end (at line 2"),
+        (b"[db.a]\nurl = 'secret\n", "is not valid TOML: a quoted text does not end (at end of document"),
+        (b"[db.a]\nurl = secret\n", "is not valid TOML: this is no value (text stands in quotes) (at line 2"),
+        (b"[db.a]\nurl = 'x'\n[db.a]\n", "is not valid TOML: this section stands above already (at line 3"),
+        (b"[db.a]\nurl = 'x'\nurl = 'y'\n", "is not valid TOML: this key stands above already (at line 3"),
         (b"a = '\xff'", "is not UTF-8 text"),
         (None, "cannot be read: No such file or directory"),
     ],

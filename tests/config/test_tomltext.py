@@ -17,9 +17,12 @@ TEXT = """\
 [a]  # of a
 # of x
 x = "# no comment" # beside x
-y = [
+y = [ # first
   "one", # inside
-]
+  # "two",
+]  # last
+# of a, at its end
+
 
 # far from z
 
@@ -35,13 +38,21 @@ def test_a_comment_belongs_to_what_comes_next() -> None:
     found = {path: (comments.above, comments.beside) for path, comments in tomltext.comments(TEXT).items()}
     assert found == {
         ("a",): (["# at the top"], "# of a"),
+        # What stands inside of a value belongs to its key.
         ("a", "x"): (["# of x"], "# beside x"),
-        ("a", "y"): ([], ""),
-        ("a", "z"): (["# far from z", "", "# near z"], ""),
+        ("a", "y"): (["# inside", '# "two",', "# last"], "# first"),
+        ("a", "z"): (["# of a, at its end", "", "# far from z", "", "# near z"], ""),
         ("b.c", "d"): ([], ""),
         ("b.c", "d", "k"): ([], "# beside k"),
         (): (["# at the end"], ""),
     }
+
+
+def test_a_comment_right_below_the_last_key_stays_with_its_section() -> None:
+    found = tomltext.comments("[a]\nx = 1\n# y = 2\n# more\n\n# of b\n[b]\n# alone\n\n[c]\nz = 1\n# of d\n[d]\n")
+    assert found["a",].below == ["# y = 2", "# more"]
+    assert found["b",] == tomltext.Comments(above=["# of b"], below=["# alone"])
+    assert (found["c",].below, found["d",].above) == ([], ["# of d"])
 
 
 _SCALARS = (

@@ -17,7 +17,8 @@ def test_a_task_that_its_database_refuses_stops_the_start_with_file_and_line(
     (tmp_path / "sql" / "bad.sql").write_text("-- name: fine\nSELECT 1;\n\n-- name: bad\nSELECT * FROM no_table;\n")
     (tmp_path / "config.toml").write_text(config(tmp_path, postgres, database))
 
-    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql")
+    server = f"127.0.0.1:{free_port()}"
+    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", server)
 
     assert done.returncode == 1
     assert "bad.sql:4" in done.stderr
@@ -28,7 +29,8 @@ def test_a_task_that_its_database_refuses_stops_the_start_with_file_and_line(
 
 def test_a_config_mistake_names_the_nearest_key(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[db.x]\nulr = "sqlite:///x.db"\n')
-    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql")
+    server = f"127.0.0.1:{free_port()}"
+    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", server)
 
     assert done.returncode == 1
     assert "ulr" in done.stderr

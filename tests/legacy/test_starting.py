@@ -73,3 +73,4 @@ def test_a_job_runs_over_the_files_of_a_peer(
             assert all(key.startswith(b"jobber:") for key in keys), keys
         assert redis.get("theirs") == b"1"
         assert "job_queue.state is Redis" in running.text()
+    assert running.text().endswith("stopped\n") or 'log_level = "ERROR"' in config

@@ -27,7 +27,7 @@ from sqlalchemy import text
 
 from jobber.errors import JobIsFinished, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
-from jobber.store import Gate, GateKind, Store, lanes
+from jobber.store import Gate, GateKind, Store, surveying
 from tests.servers import MariaDB, Postgres, wait_until
 from tests.store.conftest import FILLED, new_job
 
@@ -293,10 +293,10 @@ def run(make: Any, *, examples: int, steps: int) -> None:
     )
 
 
-@pytest.mark.parametrize("first", [lanes.FIRST, 1])
+@pytest.mark.parametrize("first", [surveying.FIRST, 1])
 def test_sqlite_does_what_the_model_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
     # With one lane of each queue in a survey, most claims need another.
-    monkeypatch.setattr(lanes, "FIRST", first)
+    monkeypatch.setattr(surveying, "FIRST", first)
     numbers = iter(range(10_000))
 
     @contextlib.contextmanager

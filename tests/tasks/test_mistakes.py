@@ -82,6 +82,13 @@ def test_a_mistake_is_named_with_file_line_and_task(loading: Loading, text: str,
     assert found.startswith(problem)
 
 
+def test_a_wrong_database_is_not_followed_by_what_is_wrong_on_others(loading: Loading) -> None:
+    databases = {"pg": "postgresql", "my": "mysql"}
+    [problem] = loading.problems(databases, a="-- name: x\n-- db: pq\nSELECT $1 ? 'x'")
+    assert problem.startswith("a.sql:2: task x: db: there is no database 'pq'")
+    assert len(loading.problems(databases, a="-- name: x\n-- db: pq\nSELECT 'x")) == 2
+
+
 def test_all_mistakes_of_all_files_are_told_at_once(loading: Loading) -> None:
     problems = loading.problems(
         a="-- name: x\n-- queu: q\n-- db: none\nSELECT '\n-- name: y\n-- raw: ?\nSELECT 'fine'\n",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from jobber.columns import Column, Kind
 from jobber.config import embedded
 from jobber.errors import QueryFailed, SourceUnavailable
+from jobber.sources.base import Query
 from jobber.sqltext import Statement
 from jobber.tasks import TaskSet, load, prepare
+from tests.tasks.conftest import Loading
 
 
 class SQLiteFile:
@@ -41,6 +44,11 @@ class SQLiteFile:
         finally:
             connection.close()
         return [Column("user_id", Kind.INTEGER)] if "user_id" in statement.sql else None
+
+    @contextmanager
+    def read(self, query: Query, *_: object, **__: object) -> Iterator[None]:
+        self.describe(query.statement)
+        yield
 
 
 class World:
@@ -77,6 +85,7 @@ def test_every_task_is_prepared_on_every_database_that_it_may_run_on(world: Worl
     sources = world.sources()
     preparation = prepare(tasks.values(), sources)
     assert (preparation.prepared, preparation.problems, preparation.unavailable) == (3, [], {})
+    # Nobody asks b whether it is there: "both" gave its columns.
     assert (sources["a"].asked, sources["b"].asked) == (1, 2)
 
 
@@ -105,9 +114,30 @@ def test_an_index_on_a_column_that_the_query_does_not_give_is_a_problem(world: W
 
 def test_raw_tasks_are_not_prepared(world: World) -> None:
     world.database("a")
-    sources = world.sources()
-    preparation = prepare(world.tasks("-- name: x\n-- raw: 1\nSELECT nope FROM nothing").values(), sources)
-    assert (preparation.prepared, preparation.problems, sources["a"].asked) == (0, [], 0)
+    preparation = prepare(world.tasks("-- name: x\n-- raw: 1\nSELECT nope FROM nothing").values(), world.sources())
+    assert (preparation.prepared, preparation.problems) == (0, [])
+
+
+def test_a_database_on_which_nothing_is_prepared_is_asked_whether_it_is_there(world: World) -> None:
+    world.database("a")
+    world.database("raw", up=False)
+    world.database("unused", up=False)
+    tasks = world.tasks("-- name: x\n-- db: a\nSELECT 1\n-- name: y\n-- db: raw\n-- raw: 1\nSELECT 1")
+    preparation = prepare(tasks.values(), world.sources())
+    assert preparation.unavailable == {"raw": "raw is not there", "unused": "unused is not there"}
+
+
+def test_the_placeholder_of_mysql_is_explained_on_postgresql(loading: Loading) -> None:
+    class Refusing(SQLiteFile):
+        engine = "postgresql"
+
+        def describe(self, statement: Statement) -> Sequence[Column] | None:
+            raise QueryFailed(f"{self.name}: syntax error at end of input")
+
+    tasks = loading(a="-- name: x\n-- db: my_db\nSELECT 1 WHERE 1 = ?\n-- name: y\n-- db: my_db\nSELECT $1 ? 'a'")
+    first, second = prepare(tasks.values(), {"my_db": Refusing(Path("my_db"))}).problems
+    assert "task x on database my_db: syntax error at end of input; if ? stands for an argument: on Postgre" in first
+    assert second.endswith("task y on database my_db: syntax error at end of input")
 
 
 def test_a_database_that_is_down_is_asked_once_and_is_no_failure_of_a_task(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from decimal import Decimal
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -26,7 +26,7 @@ def groups() -> None:
 
 
 @groups.command()
-@click.argument("file", type=click.File(encoding="utf-8"))
+@click.argument("file", type=click.File(encoding="utf-8-sig"))  # some shells put a byte order mark in front
 @click.option("--wait", is_flag=True, help="Wait until all its jobs are finished.")
 @remote
 def submit(client: Client, file: TextIO, *, wait: bool, as_json: bool) -> None:
@@ -39,10 +39,10 @@ def submit(client: Client, file: TextIO, *, wait: bool, as_json: bool) -> None:
     """
     document = _document(file)
     group = client.submit_group(
-        document.get("jobs") or [],
+        document.get("jobs", []),
         group_id=document.get("group_id"),
         concurrency=document.get("concurrency"),
-        callback=document.get("callback") or None,
+        callback=document.get("callback"),
     )
     if wait:
         group = _watch(client, group.group_id, None)
@@ -84,15 +84,32 @@ def cancel(client: Client, group_id: str, *, purge: bool, as_json: bool) -> None
 
 
 def _document(file: TextIO) -> dict[str, Any]:
+    """Return the group that a file describes, without what it leaves blank."""
     try:
-        document = json.load(file, parse_float=Decimal)
+        document = json.load(file, parse_float=Decimal, parse_constant=_no_number, object_pairs_hook=_object)
+    except RecursionError:
+        raise click.BadParameter("no valid JSON: it is nested too deeply", param_hint="FILE") from None
     except ValueError as error:
         raise click.BadParameter(f"no valid JSON: {error}", param_hint="FILE") from None
     if not isinstance(document, dict):
         raise click.BadParameter("must hold a JSON object with the jobs of the group", param_hint="FILE")
     if unknown := next((key for key in document if key not in _KEYS), None):
         raise click.BadParameter(f"{text(unknown)}: a group has {', '.join(_KEYS)} only", param_hint="FILE")
-    return document
+    return {key: value for key, value in document.items() if value not in (None, "")}
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; one that names a key twice is refused, as the server would, which cannot see it any more."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{text(key)} stands twice in one object")
+        found[key] = value
+    return found
 
 
 def _watch(client: Client, group_id: str, timeout: float | None) -> GroupStatus:
