@@ -96,7 +96,7 @@ def test_results_that_cannot_be_written_fail_the_job_and_name_the_database(runni
 
 
 def test_the_start_says_what_is_missing(running: Running) -> None:
-    assert "the database down:" in running.text()
+    assert "the database down cannot be reached" in running.text()
     assert "the results database blocked:" in running.text()
 
 

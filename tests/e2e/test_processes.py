@@ -94,8 +94,8 @@ def alive(process: psutil.Process) -> bool:
 
 def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path, postgres: Postgres, database: str) -> None:
     with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
-        job = running.client.submit("nap", [4])
-        wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
+        job = running.client.submit("nap", [1])
+        wait_until(lambda: running.client.job(job.job_id).state == "STARTED", interval=0.01)
 
         (worker,) = running.workers()
         worker.kill()
@@ -235,6 +235,8 @@ def test_one_bulk_of_jobs_fills_every_slot_of_every_process(
 
         # Well within the sweep, which would hide a wake-up that a busy process hoards.
         wait_until(lambda: all(running.client.job(job.job_id).state == "STARTED" for job in jobs), timeout=4)
+        for job in jobs:
+            running.client.cancel(job.job_id)
 
 
 def test_wiping_the_embedded_brokers_folder_stops_nothing(tmp_path: Path, postgres: Postgres, database: str) -> None:

@@ -152,3 +152,10 @@ def test_the_administrator_sees_the_label(pg: Source, accepts: frozenset[Shape])
     shown = read(pg, "SELECT current_query()", accepts=accepts, label="task=sales job=7 */ DROP").rows[0][0]
     assert str(shown).startswith("/* task=sales job=7 __ DROP */ ")
     assert read(pg, "SELECT current_setting('application_name')").rows == [("jobber",)]
+
+
+@pytest.mark.usefixtures("ledger")
+def test_a_query_that_writes_is_told_why_it_may_not(pg: Source, accepts: frozenset[Shape]) -> None:
+    sql = "WITH w AS (DELETE FROM ledger RETURNING n) SELECT * FROM w"
+    with pytest.raises(QueryFailed, match="jobber only reads its sources"):
+        drain(pg.read(Query(unparsed(sql), []), accepts, timeout=5, cancellation=Cancellation()))

@@ -69,7 +69,7 @@ def fill(postgres: Postgres, pg_database: str, mariadb: MariaDB, my_database: st
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql", "sqlite"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_random_table_arrives_as_it_is_or_not_at_all(
     engine: str, data: st.DataObject, sources: dict[str, Source], labs: dict[str, Lab], fill: dict[str, Fill]

@@ -11,6 +11,7 @@ from psycopg.pq.abc import PGresult
 from jobber.errors import AttemptError, QueryFailed, SourceUnavailable, TimedOut
 
 QUERY_CANCELED = "57014"
+_READ_ONLY = "25006"
 #: What COPY answers to a statement that it cannot wrap (EXPLAIN, SHOW, CALL …).
 NOT_FOR_COPY = frozenset({"42601", "0A000"})
 
@@ -71,6 +72,9 @@ def translate(error: psycopg.Error | ServerError, source: str, *, timeout: float
             limit = f" ({timeout:g} s)" if timeout else ""
             return TimedOut(f"the query ran longer than its time limit{limit} on {source}", sqlstate=state)
         return QueryFailed(f"{source}: {words}", retryable=False, sqlstate=state)
+    if state == _READ_ONLY:
+        # Of a write inside a WITH the server says that it cannot execute SELECT.
+        words = f"{words}; jobber only reads its sources"
     return QueryFailed(f"{source}: {words}", retryable=state[:2] not in _FINAL_CLASSES, sqlstate=state)
 
 
