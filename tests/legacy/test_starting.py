@@ -32,7 +32,7 @@ def addresses(postgres: Postgres, mariadb: MariaDB, redis_server: Redis) -> Iter
         ),
         r"(secret@|:@)?localhost:6379": f"127.0.0.1:{redis_server.port}",
         # MariaDB has another name, and another unit, for it.
-        "max_execution_time=60000": "max_statement_time=60",
+        **({} if mariadb.is_mysql else {"max_execution_time=60000": "max_statement_time=60"}),
     }
     postgres.drop_database(on_postgres)
     mariadb.drop_database(on_mariadb)
