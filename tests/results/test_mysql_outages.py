@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 
 from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
-from jobber.errors import Cancelled, Fenced, ResultsUnavailable
+from jobber.errors import Fenced, ResultsUnavailable
 from jobber.mysql import Connection
 from jobber.results.mysql import MysqlResults, tables
 from tests.results.conftest import BULKY, COLUMNS, ONE, TWO, MysqlLab, load, mysql_lab, read, target, write
@@ -30,38 +27,6 @@ def test_a_server_that_is_down_is_unavailable_and_no_secret_is_told() -> None:
     assert caught.value.retryable
     for secret in ("hunter2", "someuser", "127.0.0.1", "somewhere"):
         assert secret not in caught.value.message
-
-
-def test_a_pool_that_is_used_up_says_so(my: MysqlLab) -> None:
-    my.backend.prepare()
-    backend = MysqlResults(replace(my.settings, pool_size=1, connect_timeout=0.5))
-    backend.prepare()
-    with backend.connections.connection(), pytest.raises(ResultsUnavailable, match="raise its pool_size"):
-        backend.expire()
-    assert backend.expire() == []
-    backend.close()
-
-
-def test_an_attempt_waits_for_a_connection_until_somebody_cancels_it(my: MysqlLab) -> None:
-    backend = MysqlResults(replace(my.settings, pool_size=1, connect_timeout=0.1))
-    backend.prepare()
-    token = Cancellation()
-    with ThreadPoolExecutor(2) as pool:
-        with backend.connections.connection():
-            waiting, cancelled = pool.submit(write, backend, target(), ONE), pool.submit(begin, backend, token)
-            time.sleep(0.5)
-            token.pull(Cancelled("no"))
-            with pytest.raises(Cancelled):
-                cancelled.result(2)
-            assert not waiting.done()
-        waiting.result(20)
-    assert read(backend) == ONE
-    backend.close()
-
-
-def begin(backend: MysqlResults, token: Cancellation) -> None:
-    with backend.begin(target("results_b", job_id="b"), COLUMNS, token):
-        raise AssertionError("there was no connection")
 
 
 def kill_all(lab: MysqlLab) -> None:

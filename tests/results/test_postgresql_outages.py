@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 
 from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
-from jobber.errors import Cancelled, ResultsFailed, ResultsGone, ResultsUnavailable
+from jobber.errors import ResultsFailed, ResultsGone, ResultsUnavailable
 from jobber.results.postgresql import PostgresResults
 from tests.results.conftest import (
     BULKY,
@@ -52,38 +50,6 @@ def test_a_database_that_does_not_exist_and_one_that_is_full_are_told_in_the_ser
     with pytest.raises(ResultsUnavailable, match="too many connections for role"):
         backend.prepare()
     postgres.drop_database(name)
-
-
-def test_a_pool_that_is_used_up_says_so(pg: PostgresLab) -> None:
-    pg.backend.prepare()
-    backend = PostgresResults(replace(pg.settings, pool_size=1, connect_timeout=0.5))
-    backend.prepare()
-    with backend.connections.connection(), pytest.raises(ResultsUnavailable, match="raise its pool_size"):
-        backend.expire()
-    assert backend.expire() == []
-    backend.close()
-
-
-def test_an_attempt_waits_for_a_connection_until_somebody_cancels_it(pg: PostgresLab) -> None:
-    backend = PostgresResults(replace(pg.settings, pool_size=1, connect_timeout=0.1))
-    backend.prepare()
-    token = Cancellation()
-    with ThreadPoolExecutor(2) as pool:
-        with backend.connections.connection():
-            waiting, cancelled = pool.submit(write, backend, target(), ONE), pool.submit(begin, backend, token)
-            time.sleep(0.5)
-            token.pull(Cancelled("no"))
-            with pytest.raises(Cancelled):
-                cancelled.result(2)
-            assert not waiting.done()
-        waiting.result(20)
-    assert read(backend) == ONE
-    backend.close()
-
-
-def begin(backend: PostgresResults, token: Cancellation) -> None:
-    with backend.begin(target("results_b", job_id="b"), COLUMNS, token):
-        raise AssertionError("there was no connection")
 
 
 def test_connections_that_the_server_closed_while_idle_cost_no_attempt(pg: PostgresLab) -> None:
