@@ -6,6 +6,11 @@ milliseconds, one connection, nothing else running.
     python benchmarks/claim.py --url sqlite:///bench.db --url postgresql://postgres@127.0.0.1/bench \
         --url mysql://root@127.0.0.1/bench --jobs 1000000
 
+With ``--groups`` the jobs wait in so many groups of five, each of one task with a limit
+of two, and thus with a lane of its own:
+
+    python benchmarks/claim.py --url postgresql://postgres@127.0.0.1/bench --groups 5000
+
 The databases must be empty; the tables stay in them (``--explain`` shows how each engine finds the jobs).
 """
 
@@ -14,10 +19,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sqlalchemy import text
 
-from jobber.jobs import NewJob
+from jobber.jobs import NewGroup, NewJob
 from jobber.store import Gate, GateKind, Store
 from jobber.store.database import Database
 
@@ -113,6 +119,36 @@ def measure(url: str, count: int, rounds: int, report: Callable[[str, str, Seque
     store.close()
 
 
+def measure_groups(url: str, count: int, rounds: int, report: Callable[[str, str, Sequence[float]], None]) -> None:
+    """Measure one engine with ``count`` groups that wait."""
+    store = Store(url)
+    store.migrate()
+    engine = url.split(":", maxsplit=1)[0].split("+", maxsplit=1)[0]
+    worker = store.register("bench", QUEUES, 10, lease=86_400)
+    groups = [
+        NewGroup(
+            group_id=f"g{n}",
+            jobs=[
+                replace(new_job(f"g{n}", place, DATABASES[0]), queue=QUEUES[n % 2], task=TASKS[n % 22])
+                for place in range(5)
+            ],
+            concurrency=2,
+            callback=new_job(f"g{n}", 5, DATABASES[0]),
+        )
+        for n in range(count)
+    ]
+    report(engine, "submit a group", [timed(lambda group=group: store.submit_group(group)) for group in groups])
+    claims, ends = [], []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        (job,) = store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=1).jobs
+        claims.append(time.perf_counter() - start)
+        ends.append(timed(lambda job=job: store.succeed(job, rows=1, columns=[])))
+    report(engine, f"{count:,} groups: claim, k = 1", claims)
+    report(engine, f"{count:,} groups: finish", ends)
+    store.close()
+
+
 def explain(url: str) -> None:
     """Print how the engine finds jobs."""
     database = Database(url, pool_size=1)
@@ -132,8 +168,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000, help="jobs waiting (default 100,000)")
     parser.add_argument("--rounds", type=int, default=500, help="claims per figure (default 500)")
     parser.add_argument("--explain", action="store_true", help="show the plans of the hot statements afterwards")
+    parser.add_argument("--groups", type=int, default=0, help="measure with so many groups waiting instead of jobs")
     options = parser.parse_args()
-    if options.jobs < options.rounds * 30:
+    if options.groups * 5 < options.rounds and options.groups:
+        parser.error("--groups must be at least a fifth of --rounds")
+    if not options.groups and options.jobs < options.rounds * 30:
         parser.error("--jobs must be at least 30 times --rounds")
     print("| engine | what | n | p50 ms | p99 ms |\n|---|---|---:|---:|---:|")
 
@@ -142,7 +181,10 @@ def main() -> None:
         print(f"| {engine} | {what} | {len(times)} | {p50:.2f} | {p99:.2f} |", flush=True)
 
     for url in options.url:
-        measure(url, options.jobs, options.rounds, report)
+        if options.groups:
+            measure_groups(url, options.groups, options.rounds, report)
+        else:
+            measure(url, options.jobs, options.rounds, report)
         if options.explain:
             explain(url)
 

@@ -145,7 +145,12 @@ class Job:
     @property
     def job_group(self) -> str:
         """What the limit of its group is known by; "" where the group has none."""
-        return str(self.group_run) if self.group_limit else ""
+        return limit_key(self.group_run, self.group_limit)
+
+
+def limit_key(group_run: int | None, group_limit: int) -> str:
+    """Return what the limit of a group is known by; "" where the group has none."""
+    return str(group_run) if group_limit else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

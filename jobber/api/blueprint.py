@@ -24,6 +24,7 @@ from jobber.api.errors import statuses
 from jobber.api.fields import json_type
 from jobber.completion import MOST_PROBLEMS
 from jobber.errors import InvalidRequest, JobberError
+from jobber.jobs import JOB_ID_MAX, JOB_ID_PATTERN
 from jobber.service import Service
 
 #: Of longer names no more is told: finding the nearest one costs some 50 µs each.
@@ -42,6 +43,13 @@ def answers() -> Answers:
     """Return the builder of this application's answers."""
     found: Answers = current_app.extensions["jobber.answers"]
     return found
+
+
+def path_id(text: str, unknown: type[JobberError], what: str) -> str:
+    """Return an ID from a path. Raises ``unknown`` for what can be none, before a database chokes on it."""
+    if not JOB_ID_PATTERN.fullmatch(text):
+        raise unknown(f"{text[:JOB_ID_MAX]!r} is no {what} ID")
+    return text
 
 
 class RequestParser(FlaskParser):

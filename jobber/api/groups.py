@@ -7,7 +7,7 @@ from typing import Any
 from flask import Response
 
 from jobber.api.answers import success
-from jobber.api.blueprint import Blueprint, answers, service
+from jobber.api.blueprint import Blueprint, answers, path_id, service
 from jobber.api.requests import CancelGroupQuery, GroupBody, GroupQuery
 from jobber.api.schemas import GroupAnswer
 from jobber.completion import GroupRequest, JobRequest
@@ -19,16 +19,12 @@ from jobber.errors import (
     StateUnavailable,
     UnknownGroup,
 )
-from jobber.jobs import JOB_ID_PATTERN
 
 blueprint = Blueprint("groups", __name__)
 
 
 def _known(group_id: str) -> str:
-    """Return an ID from a path. Raises UnknownGroup for what can be none, before a database chokes on it."""
-    if not JOB_ID_PATTERN.fullmatch(group_id):
-        raise UnknownGroup(f"{group_id[:100]!r} is no group ID")
-    return group_id
+    return path_id(group_id, UnknownGroup, "group")
 
 
 @blueprint.operation(

@@ -8,7 +8,7 @@ from flask import Response
 
 from jobber.api import rows as json_rows
 from jobber.api.answers import success
-from jobber.api.blueprint import Blueprint, answers, service
+from jobber.api.blueprint import Blueprint, answers, path_id, service
 from jobber.api.requests import CancelQuery, QueueQuery, RowsQuery, StatusQuery
 from jobber.api.schemas import JobAnswer, PendingAnswer, RowsAnswer
 from jobber.errors import (
@@ -26,10 +26,7 @@ blueprint = Blueprint("jobs", __name__)
 
 
 def _known(job_id: str) -> str:
-    """Return an ID from a path. Raises UnknownJob for what can be none, before a database chokes on it."""
-    if not JOB_ID_PATTERN.fullmatch(job_id):
-        raise UnknownJob(f"{job_id[:100]!r} is no job ID")
-    return job_id
+    return path_id(job_id, UnknownJob, "job")
 
 
 @blueprint.operation(

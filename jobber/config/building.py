@@ -58,30 +58,23 @@ class Builder:
 
     def databases(self, tables: Mapping[str, Table]) -> dict[str, DatabaseSettings]:
         """Build every ``[db.NAME]``."""
-        return {
-            name: _fill(
-                DatabaseSettings,
-                self._read(("db", name), table, url),
-                name=name,
-                url=_text(url),
-                engine=url.get_backend_name(),
-            )
-            for name, table in tables.items()
-            if (url := self.address(("db", name), table))
-        }
+        return self._each(DatabaseSettings, "db", tables)
 
     def all_results(self, tables: Mapping[str, Table]) -> dict[str, ResultsSettings]:
         """Build every ``[results.NAME]``."""
+        return self._each(ResultsSettings, "results", tables)
+
+    def _each(self, kind: type[S], section: str, tables: Mapping[str, Table]) -> dict[str, S]:
         return {
             name: _fill(
-                ResultsSettings,
-                self._read(("results", name), table, url),
+                kind,
+                self._read((section, name), table, url),
                 name=name,
                 url=_text(url),
                 engine=url.get_backend_name(),
             )
             for name, table in tables.items()
-            if (url := self.address(("results", name), table))
+            if (url := self.address((section, name), table))
         }
 
     def embedded_results(self, app: AppSettings) -> dict[str, ResultsSettings]:

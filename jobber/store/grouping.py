@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
-from jobber.jobs import OUTCOME_ARGS, JobState, decode_args, encode_args
+from jobber.jobs import JobState, decode_args, encode_args
 from jobber.store.database import Database
 from jobber.store.lanes import Woken
 from jobber.store.returning import Change
@@ -75,15 +75,13 @@ class GroupBook:
     def _with_outcome(self, connection: Connection, encoded: str, run: int, group: Row[Any]) -> str:
         """Return the args of a callback with what has become of its group in those that ask for it."""
         args = decode_args(encoded)
-        if not isinstance(args, dict) or not args.keys() & set(OUTCOME_ARGS):
+        if not isinstance(args, dict):
             return encoded
-        succeeded = finished_jobs.c.group_run == run, finished_jobs.c.state == JobState.SUCCESS.value
-        tables = select(finished_jobs.c.result_table).where(*succeeded).order_by(finished_jobs.c.run)
-        outcome = {
-            "group_id": group.group_id,
-            **{name: group._mapping[name] for name in COUNTERS.values()},
-            "tables": encode_args(list(connection.execute(tables).scalars())),
-        }
+        outcome = {name: group._mapping[name] for name in ("group_id", *COUNTERS.values())}
+        if "tables" in args:
+            succeeded = finished_jobs.c.group_run == run, finished_jobs.c.state == JobState.SUCCESS.value
+            tables = select(finished_jobs.c.result_table).where(*succeeded).order_by(finished_jobs.c.run)
+            outcome["tables"] = encode_args(list(connection.execute(tables).scalars()))
         return encode_args({name: outcome.get(name, value) for name, value in args.items()})
 
 

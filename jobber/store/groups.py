@@ -17,7 +17,7 @@ from jobber.store.database import Database
 from jobber.store.grouping import COUNTERS, GroupBook
 from jobber.store.history import move
 from jobber.store.lanes import LaneBook, Woken
-from jobber.store.reading import live_jobs, newest, select_live
+from jobber.store.reading import known, live_jobs, newest, select_live
 from jobber.store.records import job_of
 from jobber.store.schema import finished_jobs, groups, jobs
 from jobber.store.transitions import CANCELLED_BY_REQUEST
@@ -51,11 +51,7 @@ class Groups:
 
     def live(self, group_ids: Collection[str]) -> set[str]:
         """Return which of these IDs have a group that is not finished; one query for all."""
-        if not group_ids:
-            return set()
-        statement = select(groups.c.live_id).where(self._database.engine.among(groups.c.live_id, "ids"))
-        wanted = {"ids": self._database.engine.many(group_ids)}
-        return self._database.read(lambda connection: set(connection.execute(statement, wanted).scalars()))
+        return known(self._database, groups.c.live_id, group_ids)
 
     def _group(self, statement: Select[Any], missing: str, *, jobs: bool = True) -> Group:
         group = self._database.read(lambda connection: _look(connection, statement, jobs=jobs))

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, func, or_, select
 
 from jobber.errors import JobIsLive, ResultsUnavailable, UnknownJob
 from jobber.jobs import Job, JobState, Micros
@@ -47,6 +47,15 @@ def newest(connection: Connection, live: ColumnElement[bool], finished: ColumnEl
     history = select(finished_jobs).where(finished).order_by(finished_jobs.c.run.desc()).limit(1)
     row = connection.execute(history).mappings().one_or_none()
     return None if row is None else job_of(row)
+
+
+def known(database: Database, column: Column[Any], ids: Collection[str]) -> set[str]:
+    """Return which of these IDs a column of live ones holds; one query for all."""
+    if not ids:
+        return set()
+    statement = select(column).where(database.engine.among(column, "ids"))
+    wanted = {"ids": database.engine.many(ids)}
+    return database.read(lambda connection: set(connection.execute(statement, wanted).scalars()))
 
 
 class Reader:
@@ -118,11 +127,7 @@ class Reader:
 
     def live(self, job_ids: Collection[str]) -> set[str]:
         """Return which of these IDs have a live job; one query for all."""
-        if not job_ids:
-            return set()
-        statement = select(jobs.c.job_id).where(self._database.engine.among(jobs.c.job_id, "ids"))
-        wanted = {"ids": self._database.engine.many(job_ids)}
-        return self._database.read(lambda connection: set(connection.execute(statement, wanted).scalars()))
+        return known(self._database, jobs.c.job_id, job_ids)
 
     def running(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
         """Return which of these (run, attempt) a worker holds, alive or not; one query for all."""

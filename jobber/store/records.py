@@ -30,11 +30,6 @@ class Membership:
     group_run: int | None = None
     group_limit: int = 0
 
-    @property
-    def job_group(self) -> str:
-        """What the limit of the group is known by; "" where the group has none."""
-        return str(self.group_run) if self.group_limit else ""
-
 
 OUTSIDE = Membership()
 

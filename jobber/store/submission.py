@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert
 from sqlalchemy.exc import IntegrityError
 
 from jobber.errors import GroupIsLive, InvalidRequest, JobIsLive, StateUnavailable, UnknownGroup
-from jobber.jobs import Group, Job, JobState, Micros, NewGroup, NewJob
+from jobber.jobs import Group, Job, JobState, Micros, NewGroup, NewJob, limit_key
 from jobber.store.database import ATTEMPTS, Database
 from jobber.store.grouping import COUNTERS
 from jobber.store.groups import Groups
@@ -136,7 +136,8 @@ class Submitter:
         Of all that one transaction adds at once, because new lanes are made in one order: two that make the same ones
         in another would wait for each other.
         """
-        keys = {job.job_id: LaneKey(job.queue, job.task, job.db, group.job_group) for job in new}
+        limited = limit_key(group.group_run, group.group_limit)
+        keys = {job.job_id: LaneKey(job.queue, job.task, job.db, limited) for job in new}
         if callback:
             keys[callback.job_id] = LaneKey(callback.queue, callback.task, callback.db)
         lanes = self._lanes.ids(connection, set(keys.values()), group.group_limit)

@@ -9,6 +9,19 @@ from alembic import op
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 KEY = sa.BigInteger().with_variant(sqlite.INTEGER(), "sqlite")
+#: Storage on PostgreSQL of small tables whose rows change all the time, and of tables that many rows go through.
+HOT = {
+    "fillfactor": 40,
+    "autovacuum_vacuum_scale_factor": 0,
+    "autovacuum_vacuum_threshold": 200,
+    "autovacuum_vacuum_cost_delay": 0,
+}
+BUSY = {
+    "autovacuum_vacuum_scale_factor": 0.01,
+    "autovacuum_vacuum_threshold": 1000,
+    "autovacuum_analyze_scale_factor": 0.02,
+    "autovacuum_vacuum_cost_delay": 0,
+}
 _NAME_MAX = 150
 #: Binary, and 'a' is not 'a ': by whether it is MariaDB.
 _COLLATION = {True: "utf8mb4_nopad_bin", False: "utf8mb4_0900_bin"}

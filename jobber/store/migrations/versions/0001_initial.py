@@ -1,4 +1,4 @@
-"""The whole schema of the first release."""
+"""Jobs, lanes, workers, and what decides which job is next."""
 
 from __future__ import annotations
 
@@ -7,23 +7,11 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from jobber.store.migrations.steps import KEY, Steps, needed
+from jobber.store.migrations.steps import BUSY, HOT, KEY, Steps, needed
 
 revision = "0001"
 down_revision = None
 
-HOT = {
-    "fillfactor": 40,
-    "autovacuum_vacuum_scale_factor": 0,
-    "autovacuum_vacuum_threshold": 200,
-    "autovacuum_vacuum_cost_delay": 0,
-}
-BUSY = {
-    "autovacuum_vacuum_scale_factor": 0.01,
-    "autovacuum_vacuum_threshold": 1000,
-    "autovacuum_analyze_scale_factor": 0.02,
-    "autovacuum_vacuum_cost_delay": 0,
-}
 EPOCH_MS = {
     "postgresql": "CAST(extract(epoch FROM statement_timestamp()) * 1000 AS BIGINT)",
     "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000",

@@ -5,17 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from jobber.store.migrations.steps import KEY, Steps, needed
+from jobber.store.migrations.steps import BUSY, KEY, Steps, needed
 
 revision = "0002"
 down_revision = "0001"
-
-BUSY = {
-    "autovacuum_vacuum_scale_factor": 0.01,
-    "autovacuum_vacuum_threshold": 1000,
-    "autovacuum_analyze_scale_factor": 0.02,
-    "autovacuum_vacuum_cost_delay": 0,
-}
 
 
 def upgrade() -> None:
