@@ -22,10 +22,12 @@ source can feed every backend:
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 #: One row of a decoded batch, values in canonical form.
 Row = tuple[bool | int | float | str | None, ...]
@@ -145,6 +147,17 @@ def result_type(engine: str, column: Column) -> str:
     precision = max(column.precision - min(column.scale or 0, 0), scale)
     most_digits, most_fraction = _NUMERIC_LIMITS[engine]
     return f"{name}({precision},{scale})" if precision <= most_digits and scale <= most_fraction else unbounded
+
+
+def encode_columns(columns: Iterable[Column]) -> str:
+    """Return columns as JSON text."""
+    return json.dumps([[c.name, c.kind.value, c.precision, c.scale] for c in columns], separators=(",", ":"))
+
+
+def decode_columns(encoded: str) -> tuple[Column, ...]:
+    """Return the columns that ``encode_columns`` wrote."""
+    rows: Sequence[Sequence[Any]] = json.loads(encoded)
+    return tuple(Column(name, Kind(kind), precision, scale) for name, kind, precision, scale in rows)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -38,6 +38,8 @@ def validate(settings: Settings, *, declared: Collection[str] = ("db", "results"
             f"is {app.heartbeat:g} s, but must be less than half of app.lease ({app.lease} s): "
             "one heartbeat may get lost without the worker counting as dead",
         )
+    if app.retry_delay_max < app.retry_delay:
+        yield ("app", "retry_delay_max"), f"is less than app.retry_delay ({app.retry_delay:g} s)"
     if not JOB_ID_PATTERN.fullmatch(app.default_queue):
         yield ("app", "default_queue"), "names hold letters, digits, _, : and -, at most 100 characters"
     if app.data_dir.exists() and not app.data_dir.is_dir():

@@ -17,6 +17,8 @@ from jobber.config.durations import seconds
 #: Names of queues: the alphabet of job IDs.
 QUEUE_NAME = re.compile(r"[A-Za-z0-9_:-]{1,100}\Z")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+#: Failures that are tried again: those that may pass by themselves, or every one.
+RETRY_ON = ("transient", "any")
 
 
 class FromEnvironment(str):
@@ -155,6 +157,9 @@ class AppSchema(Section):
     heartbeat = Duration(at_least=0.1)
     sweep = Duration(at_least=0.1)
     max_rescues = Whole(0)
+    retry_on = Text(validate=validate.OneOf(RETRY_ON, error="must be transient or any"))
+    retry_delay = Duration()
+    retry_delay_max = Duration()
     drain_timeout = Duration()
     start_timeout = Duration()
     max_wait = Duration(whole=True)
@@ -235,6 +240,7 @@ class ResultsSchema(_DatabaseKeys):
     results_table = Text()
     unlogged = Flag()
     grant_select_to = Names()
+    publish_timeout = Duration()
     results_ttl = Ignored("no result was ever removed for it; app.ttl says how long results live")
     batch_insert = Ignored(_OF_LOADING)
     batch_size = Ignored(_OF_LOADING)

@@ -51,6 +51,7 @@ class ResultsSettings(_Pooled):
     grant_select_to: tuple[str, ...] = ()  # PostgreSQL: roles that may read every published result
     pool_size: int = 0  # as above
     connect_timeout: float = 10.0
+    publish_timeout: float = 60.0  # seconds that publishing waits for readers who keep the older result open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +93,11 @@ class AppSettings:
     heartbeat: float = 5.0
     sweep: float = 5.0  # seconds between sweeps that wake queues with runnable jobs
     max_rescues: int = 3
+    retry_on: str = "transient"  # which failures are tried again: those that time may cure, or "any"
+    retry_delay: float = 1.0  # seconds before the first retry of a job; doubled for each further one …
+    retry_delay_max: float = 300.0  # … up to this many
     drain_timeout: float = 30.0
-    start_timeout: float = 30.0  # seconds that the start waits for the state database before it goes on without
+    start_timeout: float = 30.0  # seconds that the start waits for databases before it goes on without those missing
     max_wait: int = 60  # longest ?wait=, seconds
     max_body: int = 16 * 1024 * 1024  # bytes of a request body
     log_level: str = "info"

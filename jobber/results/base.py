@@ -57,6 +57,19 @@ class Claim:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What an attempt published.
+
+    Parameters:
+        rows: how many.
+        columns: of the result, as ``begin`` got them.
+    """
+
+    rows: int
+    columns: tuple[Column, ...]
+
+
 class ResultsWriter(Protocol):
     """Writes one attempt's rows. Used by one thread, then either published or discarded.
 
@@ -121,10 +134,17 @@ class ResultsBackend(Protocol):
         """
         ...
 
-    def fence(self, table: str, run: int, attempt: int) -> None:
+    def ping(self) -> None:
+        """Raise ResultsUnavailable unless the database answers within its ``connect_timeout``; writes nothing."""
+        ...
+
+    def fence(self, table: str, run: int, attempt: int) -> Published | None:
         """Make sure that no attempt up to (run, attempt) publishes to ``table`` any more; drops its staging table.
 
         The published result, if any, stays.
+
+        Returns:
+            What this very attempt published before, None if nothing of it stands there.
         """
         ...
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import RowMapping
 
-from jobber.columns import Column, Kind
+from jobber.columns import decode_columns
 from jobber.errors import InvalidRequest
 from jobber.jobs import Job, JobState, Micros, NewJob, decode_args, encode_args
 from jobber.store.schema import NAME_MAX, RUN_COLUMNS
@@ -136,17 +136,6 @@ def job_of(row: Mapping[str, Any] | RowMapping, *, phase: str = "") -> Job:
     values["tags"] = json.loads(values["tags"])
     values["columns"] = decode_columns(values["columns"])
     return Job(**values, phase=phase)
-
-
-def encode_columns(columns: Iterable[Column]) -> str:
-    """Return columns as JSON text."""
-    return json.dumps([[c.name, c.kind.value, c.precision, c.scale] for c in columns], separators=(",", ":"))
-
-
-def decode_columns(encoded: str) -> tuple[Column, ...]:
-    """Return the columns that ``encode_columns`` wrote."""
-    rows: Sequence[Sequence[Any]] = json.loads(encoded)
-    return tuple(Column(name, Kind(kind), precision, scale) for name, kind, precision, scale in rows)
 
 
 def storable(message: str) -> str:

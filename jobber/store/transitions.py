@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, or_, select, update
 
-from jobber.columns import Column
+from jobber.columns import Column, encode_columns
 from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
 from jobber.store.database import Database
@@ -21,7 +21,7 @@ from jobber.store.grouping import GroupBook
 from jobber.store.history import move
 from jobber.store.lanes import LaneBook, Woken, key_of
 from jobber.store.reading import Reader, live_jobs, select_live
-from jobber.store.records import encode_columns, job_of, storable
+from jobber.store.records import job_of, storable
 from jobber.store.returning import Change, Deletion
 from jobber.store.schema import finished_jobs, jobs, order, running, workers
 from jobber.store.surveying import open_queues

@@ -33,6 +33,7 @@ class Task:
     ttl: int | None = None  # seconds
     priority: int | None = None  # 1–10
     retries: int | None = None
+    retry_on: str | None = None  # "transient" or "any"; None is the config's
     max_rows: int = 0  # 0 is no limit
     params: tuple[Param, ...] = ()
     index: tuple[str, ...] = ()  # columns to index in the result

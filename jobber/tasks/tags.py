@@ -8,7 +8,7 @@ from typing import Any
 
 from jobber.config import Settings, seconds
 from jobber.config.problems import nearest
-from jobber.config.schemas import QUEUE_NAME
+from jobber.config.schemas import QUEUE_NAME, RETRY_ON
 from jobber.jobs import PRIORITY_HIGHEST, PRIORITY_LOWEST
 from jobber.tasks import params
 from jobber.tasks.cron import check_cron
@@ -87,6 +87,12 @@ def _cron(value: str, _: Settings) -> str:
     return value
 
 
+def _retry_on(value: str, _: Settings) -> str:
+    if value.lower() not in RETRY_ON:
+        raise ValueError(f"must be {' or '.join(RETRY_ON)}")
+    return value.lower()
+
+
 #: Every tag and what turns its text into its value; ValueError says what is wrong.
 TAGS: Mapping[str, Callable[[str, Settings], Any]] = {
     "db": _databases,
@@ -98,6 +104,7 @@ TAGS: Mapping[str, Callable[[str, Settings], Any]] = {
     "ttl": _duration,
     "priority": _whole(PRIORITY_LOWEST, PRIORITY_HIGHEST),
     "retries": _whole(0),
+    "retry_on": _retry_on,
     "max_rows": _whole(0),
     "param": _param,
     "index": _columns,

@@ -36,6 +36,7 @@ from tests.tasks.conftest import POSTGRESQL, Loading, only, settings
         ("-- name: x\n-- concurrency: few\nSELECT 1", "a.sql:2: task x: concurrency: must be a whole number"),
         ("-- name: x\n-- priority: 11\nSELECT 1", "a.sql:2: task x: priority: must be a whole number between 1 and 10"),
         ("-- name: x\n-- retries: -1\nSELECT 1", "a.sql:2: task x: retries: must be a whole number"),
+        ("-- name: x\n-- retry_on: all\nSELECT 1", "a.sql:2: task x: retry_on: must be transient or any"),
         ("-- name: x\n-- max_rows: 99999999999\nSELECT 1", "a.sql:2: task x: max_rows: must be a whole number"),
         ("-- name: x\n-- timeout: soon\nSELECT 1", "a.sql:2: task x: timeout: must be seconds or a duration"),
         ("-- name: x\n-- ttl: 500ms\nSELECT 1", "a.sql:2: task x: ttl: must be whole seconds"),

@@ -29,6 +29,7 @@ def test_every_tag_reaches_its_task(loading: Loading) -> None:
 -- ttl: 7d
 -- priority: 8
 -- retries: 2
+-- retry_on: ANY
 -- max_rows: 1000
 -- param: user_id integer
 -- param: since date = 2026-01-01
@@ -44,7 +45,7 @@ SELECT * FROM entries WHERE user_id = :user_id AND day >= :since;
     assert task.sql == "SELECT * FROM entries WHERE user_id = :user_id AND day >= :since"
     assert (task.databases, task.results, task.queue) == (("my_db", "other_db"), ("archive",), "reports")
     assert (task.raw, task.concurrency, task.timeout, task.ttl) == (True, 5, 600, 7 * 86_400)
-    assert (task.priority, task.retries, task.max_rows) == (8, 2, 1000)
+    assert (task.priority, task.retries, task.retry_on, task.max_rows) == (8, 2, "any", 1000)
     assert [(param.name, param.type, param.required, param.default) for param in task.params] == [
         ("user_id", "integer", True, None),
         ("since", "date", False, "2026-01-01"),
