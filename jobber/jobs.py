@@ -67,6 +67,33 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 }
 
 
+class Ending(StrEnum):
+    """What became of an attempt."""
+
+    RUNNING = "running"  # nothing yet
+    SUCCESS = "success"  # these three ended the run, too
+    FAILURE = "failure"
+    CANCELLED = "cancelled"
+    RETRY = "retry"  # it failed, and the next one is due later
+    REROUTED = "rerouted"  # its database could not be reached, and the next one reads another
+    REQUEUED = "requeued"  # its worker stopped, or never knew of it
+    RESCUED = "rescued"  # its worker died, or lost the state database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One start of a run."""
+
+    number: int  # from 1 on
+    ending: Ending
+    worker: str
+    db: str  # the source database that it read
+    error: str  # "" unless it failed
+    error_code: str
+    started_at: Micros
+    ended_at: Micros | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job as it is submitted: all defaults of task and request already applied."""
@@ -84,6 +111,7 @@ class NewJob:
     timeout: int = 0  # seconds the query may run; 0 is no limit
     eta: Micros | None = None  # not before
     tags: Mapping[str, str] = field(default_factory=dict)
+    replicas: tuple[str, ...] = ()  # databases that serve equally well, ``db`` among them; empty if one was asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +144,8 @@ class Job:
     timeout: int
     eta: Micros | None
     tags: Mapping[str, str]
+    replicas: tuple[str, ...]
+    reroutes: int  # since an attempt last failed for good: how many of the replicas could not be reached
     group_id: str  # of the group that it is a job or the callback of, "" outside groups
     group_run: int | None  # run of the group that it is a job of; None also for a callback
     group_limit: int  # jobs of that group that run at a time, 0 is no limit

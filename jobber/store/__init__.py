@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from sqlalchemy import select
 
 from jobber.columns import Column
-from jobber.jobs import Group, Job, Micros, NewGroup, NewJob
+from jobber.jobs import Attempt, Group, Job, Micros, NewGroup, NewJob
 from jobber.store import migrations
+from jobber.store.attempts import AttemptBook
 from jobber.store.claim import Claim, Claimer
 from jobber.store.database import Database
 from jobber.store.gates import Gate, GateBook, GateKind, Hold
@@ -50,7 +51,10 @@ class Store:
         self._groups = Groups(self._database, lanes, book)
         self._submitter = Submitter(self._database, lanes, self._reader, self._groups)
         self._claimer = Claimer(self._database, self._gates)
-        self._transitions = Transitions(self._database, self._gates, lanes, book, self._reader)
+        self._attempts = AttemptBook(self._database)
+        self._transitions = Transitions(
+            self._database, gates=self._gates, lanes=lanes, groups=book, attempts=self._attempts, reader=self._reader
+        )
         self._roster = Roster(self._database)
         self._upkeep = Upkeep(self._database, lanes)
 
@@ -92,6 +96,14 @@ class Store:
     def finished(self, job_id: str) -> list[Job]:
         """Return all finished runs of an ID, newest first. Raises JobIsLive (with the live job), UnknownJob."""
         return self._reader.finished(job_id)
+
+    def last_success(self, job_id: str) -> Job | None:
+        """Return the newest run of an ID that succeeded, whatever came after it; None if there is none."""
+        return self._reader.last_success(job_id)
+
+    def attempts(self, job: Job) -> list[Attempt]:
+        """Return the attempts of a run, oldest first; of more than a hundred the newest."""
+        return self._attempts.of(job)
 
     def doubtful(self, since: Micros, *, limit: int = 1000) -> list[Job]:
         """Return runs that ended without success after ``since`` and may have published all the same, oldest first."""
@@ -197,7 +209,7 @@ class Store:
     def succeed(self, job: Job, *, rows: int, columns: Sequence[Column]) -> frozenset[str]:
         """End an attempt with a published result. Raises Fenced unless this attempt holds the job.
 
-        Here and in the four below, repeating the very same end of an attempt returns quietly.
+        Here and in the five below, repeating the very same end of an attempt returns quietly.
         """
         return self._transitions.succeed(job, rows=rows, columns=columns)
 
@@ -208,6 +220,10 @@ class Store:
     def retry(self, job: Job, *, error: str, code: str, delay: float) -> frozenset[str]:
         """End an attempt with an error; the next is due in ``delay`` seconds. CANCELLED if asked for. Raises Fenced."""
         return self._transitions.retry(job, error=error, code=code, delay=delay)
+
+    def reroute(self, job: Job, db: str, *, error: str, code: str) -> frozenset[str]:
+        """Give a job back, ready now, no retry spent, to run on another database. CANCELLED if asked. Raises Fenced."""
+        return self._transitions.reroute(job, db, error=error, code=code)
 
     def cancelled(self, job: Job) -> frozenset[str]:
         """End an attempt, and the job, because somebody asked for it and its query is gone. Raises Fenced."""
@@ -255,6 +271,10 @@ class Store:
     def lost(self) -> list[Job]:
         """Return the STARTED jobs whose worker's lease ran out."""
         return self._reader.lost()
+
+    def declare_lost(self, job: Job) -> None:
+        """Declare the worker of a lost job dead: it renews and claims nothing more. Raises Fenced if it is alive."""
+        self._transitions.declare_lost(job)
 
     def rescue(self, job: Job, *, max_rescues: int) -> Changed:
         """Take a lost job from its worker and declare that worker dead; return what became of the job.

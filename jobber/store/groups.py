@@ -15,7 +15,7 @@ from jobber.errors import GroupIsFinished, GroupIsLive, JobIsLive, UnknownGroup
 from jobber.jobs import LIVE, Group, Job, JobState
 from jobber.store.database import Database
 from jobber.store.grouping import COUNTERS, GroupBook
-from jobber.store.history import move
+from jobber.store.history import forget, move
 from jobber.store.lanes import LaneBook, Woken
 from jobber.store.reading import known, live_jobs, newest, select_live
 from jobber.store.records import job_of
@@ -82,9 +82,7 @@ class Groups:
             runs, ended = self._finished(connection, group_id, lock=True)
             # By their runs: another one may have come and gone since they were looked up.
             connection.execute(delete(groups).where(engine.among(groups.c.run, "runs")), {"runs": engine.many(runs)})
-            if ended:
-                forget = delete(finished_jobs).where(engine.among(finished_jobs.c.run, "runs"))
-                connection.execute(forget, {"runs": engine.many([job.run for job in ended])})
+            forget(self._database, connection, [job.run for job in ended])
             return ended
 
         return self._database.write(work)

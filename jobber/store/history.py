@@ -1,4 +1,4 @@
-"""Moves runs that are over from the live jobs to the history."""
+"""The history: runs that are over move there from the live jobs, and are forgotten in the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, Delete, Insert, bi
 
 from jobber.store.database import Database
 from jobber.store.engines import Engine
-from jobber.store.schema import RUN_COLUMNS, finished_jobs, jobs
+from jobber.store.schema import RUN_COLUMNS, attempts, finished_jobs, jobs
 
 
 def move(database: Database, connection: Connection, runs: Collection[int], values: Mapping[str, Any]) -> None:
@@ -24,6 +24,16 @@ def move(database: Database, connection: Connection, runs: Collection[int], valu
     new = {f"new_{name}": value for name, value in values.items()}
     connection.execute(_copy(engine, frozenset(values), several), {**which, **new})
     connection.execute(_remove(engine, several), which)
+
+
+def forget(database: Database, connection: Connection, runs: Collection[int]) -> int:
+    """Forget finished runs and their attempts; return how many runs."""
+    if not runs:
+        return 0
+    engine = database.engine
+    which = {"runs": engine.many(runs)}
+    connection.execute(delete(attempts).where(engine.among(attempts.c.run, "runs")), which)
+    return connection.execute(delete(finished_jobs).where(engine.among(finished_jobs.c.run, "runs")), which).rowcount
 
 
 @lru_cache(maxsize=64)

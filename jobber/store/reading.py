@@ -107,6 +107,13 @@ class Reader:
             raise UnknownJob(f"there is no job {job_id}")
         return runs
 
+    def last_success(self, job_id: str) -> Job | None:
+        """Return the newest run of an ID that succeeded, whatever came after it; None if there is none."""
+        success = finished_jobs.c.job_id == job_id, finished_jobs.c.state == JobState.SUCCESS.value
+        statement = select(finished_jobs).where(*success).order_by(finished_jobs.c.run.desc()).limit(1)
+        row = self._database.read(lambda connection: connection.execute(statement).mappings().one_or_none())
+        return None if row is None else job_of(row)
+
     def doubtful(self, since: Micros, limit: int) -> list[Job]:
         """Return runs that ended without success after ``since`` and may have published all the same, oldest first.
 

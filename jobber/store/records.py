@@ -60,6 +60,8 @@ def values_of(new: NewJob, run: int, now: Micros, group: Membership = OUTSIDE) -
         "timeout": new.timeout,
         "eta": new.eta,
         "tags": tags,
+        "replicas": json.dumps(new.replicas) if new.replicas else None,
+        "reroutes": 0,
         "group_id": group.group_id,
         "group_run": group.group_run,
         "group_limit": group.group_limit,
@@ -99,6 +101,8 @@ def job_as_submitted(new: NewJob, run: int, now: Micros, group: Membership = OUT
         timeout=new.timeout,
         eta=new.eta,
         tags=dict(new.tags),
+        replicas=new.replicas,
+        reroutes=0,
         group_id=group.group_id,
         group_run=group.group_run,
         group_limit=group.group_limit,
@@ -134,6 +138,7 @@ def job_of(row: Mapping[str, Any] | RowMapping, *, phase: str = "") -> Job:
     values["state"] = JobState(values["state"])
     values["args"] = decode_args(values["args"])
     values["tags"] = json.loads(values["tags"])
+    values["replicas"] = tuple(json.loads(values["replicas"] or "[]"))
     values["columns"] = decode_columns(values["columns"])
     return Job(**values, phase=phase)
 

@@ -89,6 +89,8 @@ def _run_columns() -> list[Column[Any]]:
         Column("timeout", BigInteger, nullable=False),
         Column("eta", BigInteger),
         Column("tags", _TEXT, nullable=False),
+        Column("replicas", _TEXT),  # JSON list, NULL is an empty one
+        Column("reroutes", Integer, nullable=False, server_default="0"),
         Column("group_id", _NAME, nullable=False, server_default=text("''")),
         Column("group_run", BigInteger),
         Column("group_limit", Integer, nullable=False, server_default="0"),
@@ -122,7 +124,7 @@ jobs = Table(
     Column("ord", BigInteger),  # place in its lane while ready, else NULL
     Column("due", BigInteger),  # when it becomes ready while delayed, else NULL
     Column("ended_attempt", Integer, nullable=False),  # the newest attempt that ended without ending the run …
-    Column("ended_as", _NAME, nullable=False),  # … and how: "retry", "requeue" or "rescue"
+    Column("ended_as", _NAME, nullable=False),  # … and how (``Ending``)
     PrimaryKeyConstraint("run"),
     UniqueConstraint("job_id"),
     # Whole indexes, not partial ones: NULLs cost little, the existence of any job in a lane can be asked, and no query
@@ -201,6 +203,22 @@ running = Table(
     Column("bytes", BigInteger, nullable=False),
     PrimaryKeyConstraint("run"),
     postgresql_with=HOT,
+)
+
+#: Attempts that ended without ending their run. The newest attempt of a run stands in the run's own row.
+attempts = Table(
+    "jobber_attempts",
+    metadata,
+    Column("run", BigInteger, autoincrement=False),
+    Column("number", Integer, autoincrement=False),
+    Column("ending", _NAME, nullable=False),
+    Column("worker", _LABEL, nullable=False),
+    Column("db", _NAME, nullable=False),
+    Column("error", _TEXT, nullable=False),
+    Column("error_code", _NAME, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("run", "number"),
 )
 
 workers = Table(

@@ -7,19 +7,20 @@ decides, everybody later is fenced off. docs/job-lifecycle.md draws the states.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, or_, select, update
 
 from jobber.columns import Column, encode_columns
 from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
-from jobber.jobs import Job, JobState
+from jobber.jobs import Ending, Job, JobState
+from jobber.store.attempts import AttemptBook
 from jobber.store.database import Database
 from jobber.store.gates import GateBook
 from jobber.store.grouping import GroupBook
-from jobber.store.history import move
-from jobber.store.lanes import LaneBook, Woken, key_of
+from jobber.store.history import forget, move
+from jobber.store.lanes import LaneBook, LaneKey, Woken, key_of
 from jobber.store.reading import Reader, live_jobs, select_live
 from jobber.store.records import job_of, storable
 from jobber.store.returning import Change, Deletion
@@ -47,11 +48,21 @@ class Changed:
 class Transitions:
     """Ends attempts and runs."""
 
-    def __init__(self, database: Database, gates: GateBook, lanes: LaneBook, groups: GroupBook, reader: Reader) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        gates: GateBook,
+        lanes: LaneBook,
+        groups: GroupBook,
+        attempts: AttemptBook,
+        reader: Reader,
+    ) -> None:
         self._database = database
         self._gates = gates
         self._lanes = lanes
         self._groups = groups
+        self._attempts = attempts
         self._reader = reader
 
     # -- how an attempt ends -------------------------------------------------------------------------------------------
@@ -72,12 +83,18 @@ class Transitions:
 
     def retry(self, job: Job, *, error: str, code: str, delay: float) -> frozenset[str]:
         """STARTED to RETRY, ready after ``delay`` seconds; to CANCELLED where a cancel was asked for meanwhile."""
-        values = {"error": storable(error), "error_code": code, "failures": job.failures + 1}
-        return self._put_back(job, JobState.RETRY, "retry", values, delay)
+        values = {"error": storable(error), "error_code": code, "failures": job.failures + 1, "reroutes": 0}
+        return self._put_back(job, JobState.RETRY, Ending.RETRY, values, delay=delay)
+
+    def reroute(self, job: Job, db: str, *, error: str, code: str) -> frozenset[str]:
+        """STARTED to PENDING on another database, ready now, no retry spent; to CANCELLED where that was asked for."""
+        values = {"error": storable(error), "error_code": code, "db": db, "reroutes": job.reroutes + 1}
+        lane = key_of(replace(job, db=db), suspect=job.rescues > 0)
+        return self._put_back(job, JobState.PENDING, Ending.REROUTED, values, key=lane)
 
     def requeue(self, job: Job) -> frozenset[str]:
         """STARTED to PENDING, ready now, no retry spent; to CANCELLED where a cancel was asked for meanwhile."""
-        return self._put_back(job, JobState.PENDING, "requeue", {}, 0)
+        return self._put_back(job, JobState.PENDING, Ending.REQUEUED, {})
 
     def give_back(self, worker: int, attempts: Collection[tuple[int, int]]) -> frozenset[str]:
         """Requeue attempts that a worker holds without knowing of them; those that it does not hold are skipped.
@@ -98,7 +115,8 @@ class Transitions:
                 if held.cancel_requested:
                     cancelled.append(job)
                     continue
-                values = _put_back_values(job, JobState.PENDING, "requeue")
+                values = _put_back_values(job, JobState.PENDING, Ending.REQUEUED)
+                self._attempts.note(connection, job, Ending.REQUEUED)
                 self._set_ready(connection, job, values, held.lane, woken)
             if cancelled:
                 move(self._database, connection, [job.run for job in cancelled], {"state": JobState.CANCELLED.value})
@@ -110,6 +128,14 @@ class Transitions:
             return frozenset()
         given, woken = self._database.write(work)
         return self.freed(*given) | woken.queues
+
+    def declare_lost(self, job: Job) -> None:
+        """Declare the worker of an attempt dead whose lease ran out: from now on it can renew and claim nothing.
+
+        Raises:
+            Fenced: the attempt is over, or its worker is alive after all.
+        """
+        self._database.write(lambda connection: self._declare_dead(connection, job))
 
     def rescue(self, job: Job, *, max_rescues: int) -> Changed:
         """Take an attempt from a worker whose lease ran out, and declare that worker dead.
@@ -136,7 +162,8 @@ class Transitions:
                 self._finish(connection, job, JobState.FAILURE, values, woken)
             else:
                 lane = self._lanes.ids(connection, [key], job.group_limit)[key]
-                set_ = {**values, **_put_back_values(job, JobState.PENDING, "rescue"), "lane": lane}
+                set_ = {**values, **_put_back_values(job, JobState.PENDING, Ending.RESCUED), "lane": lane}
+                self._attempts.note(connection, job, Ending.RESCUED, error, "worker_lost")
                 self._set_ready(connection, job, set_, lane, woken)
             self._lanes.wake(connection, woken)
             return woken
@@ -171,8 +198,21 @@ class Transitions:
         woken = self._database.write(work)
         return self.freed(job) | woken.queues
 
-    def _put_back(self, job: Job, state: JobState, how: str, values: dict[str, Any], delay: float) -> frozenset[str]:
-        """End an attempt but not its run; return the queues to wake."""
+    def _put_back(
+        self,
+        job: Job,
+        state: JobState,
+        how: Ending,
+        values: dict[str, Any],
+        *,
+        delay: float = 0,
+        key: LaneKey | None = None,
+    ) -> frozenset[str]:
+        """End an attempt but not its run; return the queues to wake.
+
+        Parameters:
+            key: of the lane that the job goes to; None where it stays in its own.
+        """
         set_ = {**values, **_put_back_values(job, state, how)}
 
         def work(connection: Connection) -> Woken:
@@ -186,11 +226,14 @@ class Transitions:
                 self._groups.remind(connection, job.group_run, woken)
             elif held.cancel_requested:
                 self._finish(connection, job, JobState.CANCELLED, values, woken)
-            elif delay <= 0:
-                self._set_ready(connection, job, set_, held.lane, woken)
             else:
-                due = self._database.engine.now + int(delay * 1_000_000)
-                connection.execute(update(jobs).where(jobs.c.run == job.run).values({**set_, "due": due}))
+                self._attempts.note(connection, job, how, values.get("error", ""), values.get("error_code", ""))
+                if delay > 0:
+                    due = self._database.engine.now + int(delay * 1_000_000)
+                    connection.execute(update(jobs).where(jobs.c.run == job.run).values({**set_, "due": due}))
+                else:
+                    lane = self._lanes.ids(connection, [key], job.group_limit)[key] if key else held.lane
+                    self._set_ready(connection, job, {**set_, "lane": lane}, lane, woken)
             self._lanes.wake(connection, woken)
             return woken
 
@@ -236,10 +279,10 @@ class Transitions:
         )
         return connection.execute(statement).first() is not None
 
-    def _put_back_so(self, connection: Connection, job: Job, how: str) -> bool:
+    def _put_back_so(self, connection: Connection, job: Job, how: Ending) -> bool:
         """Whether this attempt was put back in this very way already, or cancelled while it was."""
         back = select(jobs.c.run).where(
-            jobs.c.run == job.run, jobs.c.ended_attempt == job.attempt, jobs.c.ended_as == how
+            jobs.c.run == job.run, jobs.c.ended_attempt == job.attempt, jobs.c.ended_as == how.value
         )
         if connection.execute(back).first() is not None:
             return True
@@ -306,6 +349,7 @@ class Transitions:
             if connection.execute(select(jobs.c.run).where(jobs.c.job_id == job_id)).first():
                 return None
             rows = _PURGE(self._database.engine, connection, {"of_id": job_id})
+            forget(self._database, connection, [row.run for row in rows])
             return sorted((job_of(row._mapping) for row in rows), key=lambda job: job.run)
 
         purged = self._database.write(work)
@@ -319,8 +363,8 @@ class Transitions:
         return purged
 
 
-def _put_back_values(job: Job, state: JobState, how: str) -> dict[str, Any]:
-    return {"state": state.value, "ended_attempt": job.attempt, "ended_as": how}
+def _put_back_values(job: Job, state: JobState, how: Ending) -> dict[str, Any]:
+    return {"state": state.value, "ended_attempt": job.attempt, "ended_as": how.value}
 
 
 _LEAVE = Deletion(

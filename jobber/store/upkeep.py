@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Connection, bindparam, delete, exists, or_, select, update
 
 from jobber.store.database import Database
+from jobber.store.history import forget
 from jobber.store.lanes import LaneBook, Woken
 from jobber.store.schema import ORD_STEP, finished_jobs, groups, jobs, leaders, order, running, workers
 
@@ -88,7 +89,6 @@ class Upkeep:
         listed = exists().where(finished_jobs.c.group_run == groups.c.run)
         empty = select(groups.c.run).where(groups.c.finished_at <= then, ~listed).limit(limit)
         disband = delete(groups).where(engine.among(groups.c.run, "runs"))
-        forget = delete(finished_jobs).where(engine.among(finished_jobs.c.run, "runs"))
         holds = exists().where(running.c.worker == workers.c.id)
         gone = select(workers.c.id).where(or_(workers.c.dead, workers.c.lease_until <= engine.now - DAY), ~holds)
         dismiss = delete(workers).where(engine.among(workers.c.id, "ids"))
@@ -98,8 +98,7 @@ class Upkeep:
             # MySQL: a DELETE would lock the rows of other tables that its condition looks at.
             if ids := connection.execute(gone).scalars().all():
                 connection.execute(dismiss, {"ids": engine.many(ids)})
-            runs = connection.execute(old).scalars().all()
-            return connection.execute(forget, {"runs": engine.many(runs)}).rowcount if runs else 0
+            return forget(self._database, connection, connection.execute(old).scalars().all())
 
         def disband_empty(connection: Connection) -> None:
             if runs := connection.execute(empty).scalars().all():

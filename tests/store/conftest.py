@@ -19,7 +19,7 @@ DATABASES = ("db0", "db1")
 
 COLUMNS = [Column("a", Kind.NUMERIC, 10, 2), Column('"b"', Kind.TEXT)]
 
-#: The five ways in which the worker that holds an attempt ends it, and the state that follows.
+#: The ways in which the worker that holds an attempt ends it, and the state that follows.
 ENDS: dict[str, tuple[Callable[[Store, Job], Any], JobState]] = {
     "succeed": (lambda store, job: store.succeed(job, rows=7, columns=COLUMNS), JobState.SUCCESS),
     "fail": (lambda store, job: store.fail(job, error="no", code="query_failed"), JobState.FAILURE),
@@ -27,6 +27,7 @@ ENDS: dict[str, tuple[Callable[[Store, Job], Any], JobState]] = {
     "retry at once": (lambda store, job: store.retry(job, error="no", code="c", delay=0), JobState.RETRY),
     "cancelled": (lambda store, job: store.cancelled(job), JobState.CANCELLED),
     "requeue": (lambda store, job: store.requeue(job), JobState.PENDING),
+    "reroute": (lambda store, job: store.reroute(job, "db1", error="no", code="c"), JobState.PENDING),
 }
 each_end = pytest.mark.parametrize("how", ENDS)
 
@@ -79,7 +80,7 @@ class Bench:
 
 
 #: What a test leaves behind.
-FILLED = ("jobs", "finished_jobs", "groups", "running", "lanes", "workers", "gates", "leaders")
+FILLED = ("jobs", "finished_jobs", "attempts", "groups", "running", "lanes", "workers", "gates", "leaders")
 
 
 def _migrated(server: Postgres | MariaDB) -> str:

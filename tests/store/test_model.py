@@ -169,7 +169,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         job=consumes(attempts),
-        how=st.sampled_from(["succeed", "fail", "cancelled", "retry", "delay", "requeue", "give back"]),
+        how=st.sampled_from(["succeed", "fail", "cancelled", "retry", "delay", "requeue", "reroute", "give back"]),
     )
     def end(self, job: Job, how: str) -> None:
         cancel = self.store.get(job.job_id).cancel_requested
@@ -184,7 +184,11 @@ class StoreMachine(RuleBasedStateMachine):
             wake = self.store.cancelled(job)
             self.finish(job.job_id, JobState.CANCELLED)
         else:
-            if how == "requeue":
+            db = self.live[job.job_id].db
+            if how == "reroute":
+                db = next(other for other in DATABASES if other != db)
+                wake, state = self.store.reroute(job, db, error="no", code="c"), JobState.PENDING
+            elif how == "requeue":
                 wake, state = self.store.requeue(job), JobState.PENDING
             elif how == "give back":
                 wake, state = self.store.give_back(self.worker, [(job.run, job.attempt)]), JobState.PENDING
@@ -194,13 +198,13 @@ class StoreMachine(RuleBasedStateMachine):
             if cancel:
                 self.finish(job.job_id, JobState.CANCELLED)
             else:
-                self.live[job.job_id] = replace(self.live[job.job_id], state=state, delayed=how == "delay")
+                self.live[job.job_id] = replace(self.live[job.job_id], state=state, delayed=how == "delay", db=db)
         freed = {
             queue
             for queue in QUEUES
             if any(full & set(ready.gates) for ready in self.runnable(queue, self.count(), set()))
         }
-        again = {job.queue} if not cancel and how in ("retry", "requeue", "give back") else set()
+        again = {job.queue} if not cancel and how in ("retry", "requeue", "reroute", "give back") else set()
         assert wake == freed | again
 
     @rule(job_id=st.sampled_from(IDS))

@@ -111,7 +111,7 @@ def test_a_requeued_job_keeps_its_place_and_spends_no_retry(bench: Bench) -> Non
     assert (again.job_id, again.attempt, again.failures, b.job_id) == ("a", 2, 0, "b")
 
 
-@pytest.mark.parametrize("how", ["retry", "retry at once", "requeue"])
+@pytest.mark.parametrize("how", ["retry", "retry at once", "requeue", "reroute"])
 def test_a_job_whose_cancel_was_asked_for_never_starts_again(bench: Bench, how: str) -> None:
     job = bench.started("a")
     bench.store.cancel("a")
