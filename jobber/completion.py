@@ -155,6 +155,7 @@ class Completer:
             timeout=_first(request.timeout, task.timeout, 0),
             eta=request.eta,
             tags=request.tags,
+            replicas=task.databases if request.db is None and len(task.databases) > 1 else (),
         )
 
 

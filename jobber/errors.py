@@ -155,6 +155,12 @@ class Draining(Unavailable):
     code = "draining"
 
 
+class NotReady(Unavailable):
+    """Raised when this instance cannot accept jobs now; ``details["dependencies"]`` tells what is missing and why."""
+
+    code = "not_ready"
+
+
 class ServerUnreachable(Unavailable):
     """Raised by the client when no jobber server answers at the address."""
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from jobber import queueing
+from jobber import sources as source_databases
 from jobber import tasks as task_files
 from jobber.config import Settings
-from jobber.errors import StateUnavailable
 from jobber.queueing import Queueing, build
+from jobber.readiness import PATIENCE, Dependency, Readiness
 from jobber.results import open_results
 from jobber.service import Service
 from jobber.sources import open_source
 from jobber.store import Gate, GateKind, Store
 from jobber.tasks import TaskSet
 from jobber.watcher import Watcher
-
-log = logging.getLogger(__name__)
 
 
 class Instance:
@@ -78,9 +77,22 @@ class Instance:
             store=self.store,
             queueing=self.queueing,
             results=self.results,
+            readiness=Readiness(self.dependencies()),
             jobs_watcher=Watcher(self.store.live, seats),
             groups_watcher=Watcher(self.store.live_groups, seats),
         )
+
+    def dependencies(self) -> list[Dependency]:
+        """Return all that this process depends on, each with the way to ask whether it answers."""
+        return [
+            Dependency("state", "state", self.store.ping, required=True),
+            Dependency("broker", "broker", partial(queueing.ping, self.queueing.app)),
+            *(Dependency("results", name, backend.ping) for name, backend in self.results.items()),
+            *(
+                Dependency("database", name, partial(source_databases.ping, source, PATIENCE))
+                for name, source in self.sources.items()
+            ),
+        ]
 
     def close(self) -> None:
         """Close every connection."""
@@ -90,25 +102,3 @@ class Instance:
         for backend in self.results.values():
             backend.close()
         self.store.close()
-
-
-def prepare_state(instance: Instance, seconds: float) -> None:
-    """Bring the state database to this version's schema, waiting up to ``seconds`` for it if it is away.
-
-    Raises:
-        StateUnavailable: it did not come.
-    """
-    deadline = time.monotonic() + seconds
-    said = False
-    while True:
-        try:
-            instance.store.migrate()
-        except StateUnavailable as error:
-            if time.monotonic() >= deadline:
-                raise
-            if not said:
-                log.warning("waiting up to %g s for the state database: %s", seconds, error)
-                said = True
-            time.sleep(0.5)
-        else:
-            return

@@ -6,12 +6,12 @@ A thread of its own: a results database that hangs must keep nobody from startin
 from __future__ import annotations
 
 import logging
-import queue
-import time
+import threading
 from collections.abc import Mapping
 
 from jobber.errors import JobberError
 from jobber.jobs import Job, Micros
+from jobber.leading import Role
 from jobber.results.base import ResultsBackend
 from jobber.store import Store
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 ROLE = "janitor"
 #: Seconds between two rounds, and of the leader's lease: one round may wait for a database that does not answer.
-_ROUND, _LEASE = 30.0, 120.0
+_ROUND, _LEASE = 30.0, 90.0
 #: Seconds after which an attempt that still has staging tables is asked for.
 _ABANDONED = 60.0
 #: Seconds of history that are looked through at first, and once more in every round: an end may be committed late.
@@ -36,39 +36,27 @@ class Janitor:
     def __init__(self, *, store: Store, results: Mapping[str, ResultsBackend], holder: str) -> None:
         self._store = store
         self._results = results
-        self._holder = holder
-        self._lost: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._role = Role(store, ROLE, holder, lease=_LEASE)
+        self._over = threading.Event()
         self._withdrawn: Micros | None = None  # runs that ended before are done with
-
-    def fence(self, job: Job) -> None:
-        """See soon that an attempt whose worker was declared dead publishes nothing when it comes back."""
-        self._lost.put(job)
 
     def stop(self) -> None:
         """End ``run`` after the step that it is in."""
-        self._lost.put(None)
+        self._over.set()
 
     def run(self) -> None:
         """Tidy up, until stopped; in a thread of its own."""
-        due = 0.0
-        while True:
+        pause = 0.0
+        while not self._over.wait(pause):
+            pause = _ROUND
             try:
-                job = self._lost.get(timeout=max(0.0, due - time.monotonic()))
-            except queue.Empty:
-                due = time.monotonic() + _ROUND
-                self._round()
-            else:
-                if job is None:
-                    return
-                self._fence(job.results, job.table, job.run, job.attempt)
+                if self._role.held():
+                    self._round()
+            except JobberError as error:
+                log.warning("the janitor waits: %s", error)
+        self._role.resign()
 
     def _round(self) -> None:
-        try:
-            if not self._store.lead(ROLE, self._holder, lease=_LEASE):
-                return
-        except JobberError as error:
-            log.warning("the janitor waits: %s", error)
-            return
         for name, backend in self._results.items():
             try:
                 self._tidy(name, backend)
@@ -76,10 +64,7 @@ class Janitor:
                 log.warning("%s is not tidied for now: %s", name, error)
             except Exception:
                 log.exception("%s could not be tidied; the others go on", name)
-        try:
-            self._withdraw()
-        except JobberError as error:
-            log.warning("the janitor waits: %s", error)
+        self._withdraw()
 
     def _tidy(self, name: str, backend: ResultsBackend) -> None:
         while expired := backend.expire():
@@ -89,7 +74,7 @@ class Janitor:
             running = self._store.running(abandoned.keys())
             for key, claim in abandoned.items():
                 if key not in running:
-                    self._fence(name, claim.table, claim.run, claim.attempt)
+                    backend.fence(claim.table, claim.run, claim.attempt)
 
     def _withdraw(self) -> None:
         """Drop what was published by runs that ended without success: who published died before it could say so."""
@@ -118,14 +103,3 @@ class Janitor:
         except Exception:
             log.exception("could not drop %s in %s", job.table, job.results)
         return True
-
-    def _fence(self, results: str, table: str, run: int, attempt: int) -> None:
-        backend = self._results.get(results)
-        if backend is None:
-            return
-        try:
-            backend.fence(table, run, attempt)
-        except JobberError as error:
-            log.warning("could not fence %s in %s yet: %s", table, results, error)
-        except Exception:
-            log.exception("could not fence %s in %s yet", table, results)

@@ -8,17 +8,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from jobber.columns import Row
 from jobber.completion import Completer, GroupRequest, JobRequest
 from jobber.config import Settings
 from jobber.errors import AttemptError, Draining, ResultsGone, ResultsNotReady
-from jobber.jobs import Group, Job, JobState
+from jobber.jobs import Attempt, Group, Job, JobState
 from jobber.queueing import Queueing
+from jobber.readiness import Readiness, Report
 from jobber.results.base import ResultsBackend
 from jobber.store import Hold, Store
 from jobber.tasks import Task, TaskSet
 from jobber.watcher import Watcher
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows of a result.
+
+    Parameters:
+        job: the run whose result it is.
+        newest: whether that is the newest run of the job.
+    """
+
+    job: Job
+    rows: Sequence[Row]
+    newest: bool
 
 
 class Service:
@@ -36,6 +52,7 @@ class Service:
         store: Store,
         queueing: Queueing,
         results: Mapping[str, ResultsBackend],
+        readiness: Readiness,
         jobs_watcher: Watcher,
         groups_watcher: Watcher,
     ) -> None:
@@ -44,6 +61,7 @@ class Service:
         self._store = store
         self._queueing = queueing
         self._results = results
+        self._readiness = readiness
         self._jobs_watcher = jobs_watcher
         self._groups_watcher = groups_watcher
         self._completer = Completer(
@@ -54,6 +72,10 @@ class Service:
     def drain(self) -> None:
         """Accept nothing new from now on."""
         self._draining = True
+
+    def readiness(self) -> Report:
+        """Return whether this instance can accept jobs now, and which of its dependencies do not answer."""
+        return Report(self._draining, self._readiness.look())
 
     def release(self) -> None:
         """Answer everybody who waits for a job or a group, at once and from now on."""
@@ -125,6 +147,10 @@ class Service:
         if job.task not in self._tasks():
             holds.append(Hold("task", job.task, f"no task named {job.task} is loaded"))
         return holds
+
+    def attempts(self, job: Job) -> list[Attempt]:
+        """Return the attempts of a job, oldest first; of very many the newest."""
+        return self._store.attempts(job)
 
     def pending(self, queue: str, *, limit: int = 1000) -> list[Job]:
         """Return the pending jobs of a queue, in the order in which they will run."""
@@ -227,16 +253,30 @@ class Service:
 
     # -- results ------------------------------------------------------------------------------------------------------
 
-    def rows(self, job_id: str, *, offset: int, limit: int) -> tuple[Job, Sequence[Row]]:
-        """Return a page of a finished job's rows, in the order of its query.
+    def rows(self, job_id: str, *, offset: int, limit: int) -> Page:
+        """Return a page of a job's rows, in the order of its query.
+
+        The rows are those of its newest run that succeeded: a later one that runs, or did not succeed, takes nothing
+        away.
 
         Raises:
             UnknownJob, ResultsNotReady, ResultsGone.
         """
-        job = self._store.get(job_id)
-        if job.state is not JobState.SUCCESS:
-            raise ResultsNotReady(f"job {job_id} is {job.state}; it has no result to read", job)
+        newest = self._store.get(job_id)
+        job = newest if newest.state is JobState.SUCCESS else self._store.last_success(job_id)
+        if job is None:
+            raise ResultsNotReady(f"job {job_id} is {newest.state}; it has no result to read", newest)
+        try:
+            return Page(job, self._rows(job, offset, limit), newest=job.run == newest.run)
+        except ResultsGone:
+            if job.run == newest.run:
+                raise
+            raise ResultsNotReady(f"job {job_id} is {newest.state}; it has no result to read", newest) from None
+
+    def _rows(self, job: Job, offset: int, limit: int) -> Sequence[Row]:
         backend = self._results.get(job.results)
         if backend is None:
-            raise ResultsGone(f"the results database {job.results!r} of job {job_id} is not in this instance's config")
-        return job, backend.rows(job.table, job.run, job.columns, offset=offset, limit=limit)
+            raise ResultsGone(
+                f"the results database {job.results!r} of job {job.job_id} is not in this instance's config"
+            )
+        return backend.rows(job.table, job.run, job.columns, offset=offset, limit=limit)

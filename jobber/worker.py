@@ -23,10 +23,13 @@ from jobber.errors import (
     Draining,
     Fenced,
     Interrupted,
+    SourceUnavailable,
     StateUnavailable,
+    TimedOut,
 )
 from jobber.jobs import Job
 from jobber.queueing import Queueing
+from jobber.replicas import Replicas
 from jobber.results.base import ResultsBackend
 from jobber.sources.base import Source
 from jobber.store import Progress, Store
@@ -42,8 +45,8 @@ _STRANGE = 20.0
 _SURPRISES = 5
 #: Seconds that cancelled queries get to go away when the worker stops.
 _LAST_GASP = 5.0
-#: The first delay before a retry and the longest, in seconds.
-_RETRY_FIRST, _RETRY_LONGEST = 1.0, 300.0
+#: The delay before a retry is doubled so often at most.
+_DOUBLINGS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Worker:
         self._store = store
         self._queueing = queueing
         self._sources = sources
+        self._replicas = Replicas(sources.keys())
         self._results = results
         self._lock = threading.Lock()
         self._held: dict[tuple[int, int], _Held] = {}  # by run and attempt
@@ -174,37 +178,65 @@ class Worker:
                 del self._held[job.run, job.attempt]
 
     def _attempt(self, job: Job, task: Task, held: _Held) -> None:
-        limit = job.timeout or self.settings.databases[job.db].timeout
         try:
+            self._pass_over(job)
             outcome = execution.run(
                 job,
                 task,
                 sources=self._sources,
                 results=self._results,
-                timeout=limit,
+                timeout=self._time_limit(job, task),
                 cancellation=held.token,
                 progress=held.progress,
             )
         except AttemptError as error:
             log.info("job %s attempt %d: %s: %s", job.job_id, job.attempt, error.code, error)
-            self._settle(job, partial(self._failed, job, error))
+            self._settle(job, partial(self._failed, job, task, held, error))
         except Exception as error:  # the last line of defence: a bug must not leave the job STARTED
             log.exception("job %s attempt %d", job.job_id, job.attempt)
             broken = AttemptError(f"internal error ({type(error).__name__}); the worker's log has the details")
-            self._settle(job, partial(self._failed, job, broken))
+            self._settle(job, partial(self._failed, job, task, held, broken))
         else:
             self._settle(job, partial(self._store.succeed, job, rows=outcome.rows, columns=outcome.columns))
 
-    def _failed(self, job: Job, error: AttemptError) -> frozenset[str]:
+    def _time_limit(self, job: Job, task: Task) -> int:
+        """Return the seconds that an attempt may take, 0 for any: the job's, else the task's, else the database's."""
+        if job.timeout or task.timeout == 0:
+            return job.timeout
+        return self.settings.databases[job.db].timeout
+
+    def _pass_over(self, job: Job) -> None:
+        """Raise SourceUnavailable where another attempt has just found the database down, and another one may do."""
+        why = self._replicas.why_down(job.db)
+        if why is not None and self._replicas.next_of(job) is not None:
+            raise SourceUnavailable(why)
+
+    def _failed(self, job: Job, task: Task, held: _Held, error: AttemptError) -> frozenset[str]:
         """Write down how a failed attempt ended, by the class of its error."""
         if isinstance(error, Cancelled):
             return self._store.cancelled(job)
-        if isinstance(error, Interrupted):
+        if isinstance(error, Interrupted) or (isinstance(error, Fenced) and self._is_lost(held.worker)):
             return self._store.requeue(job)
-        if error.retryable and job.failures < job.retries:
-            delay = min(_RETRY_FIRST * 2**job.failures, _RETRY_LONGEST) * random.uniform(0.5, 1.0)  # noqa: S311
+        if isinstance(error, SourceUnavailable):
+            self._replicas.note_down(job.db, error.message)
+            other = self._replicas.next_of(job)
+            if other is not None:
+                return self._store.reroute(job, other, error=error.message, code=error.code)
+        if job.failures < job.retries and self._may_help(task, error):
+            app = self.settings.app
+            delay = min(app.retry_delay * 2 ** min(job.failures, _DOUBLINGS), app.retry_delay_max)
+            delay *= random.uniform(0.5, 1.0)  # noqa: S311
             return self._store.retry(job, error=error.message, code=error.code, delay=delay)
         return self._store.fail(job, error=error.message, code=error.code)
+
+    def _may_help(self, task: Task, error: AttemptError) -> bool:
+        """Whether another attempt is to be made, if the job has any left."""
+        every = (task.retry_on or self.settings.app.retry_on) == "any"
+        return error.retryable or (every and not isinstance(error, TimedOut))
+
+    def _is_lost(self, worker: int) -> bool:
+        """Whether a worker ID of this process was declared dead: its attempts are fenced off before they are taken."""
+        return worker != self._id or not self._pulse()
 
     def _settle(self, job: Job, transition: Callable[[], frozenset[str]]) -> None:
         """Make a transition, again and again while the state database is away, until it stands or is fenced off."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jobber.errors import ResultsUnavailable, StateUnavailable
+from jobber.errors import ResultsUnavailable
 from jobber.janitor import Janitor
 from jobber.results.base import Claim
 from tests.servers import wait_until
@@ -50,12 +49,9 @@ class State:
 
     def __init__(self, *running: tuple[int, int]) -> None:
         self.now_running = set(running)
-        self.away = False
         self.ended: list[Any] = []
 
     def lead(self, role: str, holder: str, *, lease: float) -> bool:
-        if self.away:
-            raise StateUnavailable("away")
         return True
 
     def running(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
@@ -70,7 +66,7 @@ class State:
 
 def start(state: State, **backends: Backend) -> tuple[Janitor, threading.Thread]:
     janitor = Janitor(store=state, results=backends, holder="me")  # type: ignore[arg-type]
-    thread = threading.Thread(target=janitor.run)
+    thread = threading.Thread(target=janitor.run, daemon=True)
     thread.start()
     return janitor, thread
 
@@ -95,22 +91,6 @@ def test_one_broken_results_database_keeps_no_other_from_being_tidied() -> None:
     thread.join(5)
 
     assert not thread.is_alive()
-
-
-def test_a_lost_attempt_is_fenced_at_once_without_waiting_for_a_round() -> None:
-    state, backend = State(), Backend()
-    state.away = True
-    janitor, thread = start(state, main=backend)
-    time.sleep(0.05)
-    job: Any = SimpleNamespace(results="main", table="results_x", run=7, attempt=1)
-    elsewhere: Any = SimpleNamespace(results="unknown", table="results_y", run=8, attempt=1)
-
-    janitor.fence(elsewhere)
-    janitor.fence(job)
-
-    wait_until(lambda: backend.fenced == [("results_x", 7, 1)])
-    janitor.stop()
-    thread.join(5)
 
 
 def test_what_a_run_published_that_ended_without_success_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

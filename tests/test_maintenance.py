@@ -1,37 +1,90 @@
-"""What happens though nobody asks: lost workers."""
+"""What happens though nobody asks: due jobs, wake-ups, old history."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from jobber.config import AppSettings
-from jobber.errors import Fenced
-from jobber.jobs import Job, JobState
+from jobber.errors import StateUnavailable
 from jobber.maintenance import Maintenance
-from tests.factories import make_job
+from tests.servers import wait_until
 
 
-def test_a_rescue_wakes_every_queue_that_has_something_to_run_since(tmp_path: Path) -> None:
-    """The lost job's own, and that of the callback of a group whose last job it was."""
-    lost = [make_job(job_id=name, state=JobState.STARTED, attempt=1, worker="w1") for name in ("gone", "back")]
-    woken: list[str] = []
-    fenced: list[Job] = []
+class State:
+    """The part of the store that maintenance calls, with much to forget."""
 
-    def rescue(job: Job, *, max_rescues: int) -> Any:
-        if job.job_id == "back":
-            raise Fenced("the worker is alive after all")
-        return SimpleNamespace(job=make_job(state=JobState.FAILURE), wake=frozenset({"own", "of the callback"}))
+    def __init__(self) -> None:
+        self.released = 0
+        self.due = 70
+        self.old = 50
+        self.broken: Exception | None = None
+        self.resigned = False
 
+    def lead(self, _role: str, _holder: str, *, lease: float) -> bool:
+        self.resigned = lease == 0
+        if self.broken:
+            raise self.broken
+        return True
+
+    def next_due(self) -> float | None:
+        return 0 if self.due else None
+
+    def release_due(self) -> frozenset[str]:
+        self.released += 1
+        self.due -= 1
+        return frozenset({"due"})
+
+    def runnable_queues(self) -> frozenset[str]:
+        raise RuntimeError("a bug")
+
+    def prune(self, _older_than: int) -> int:
+        assert not self.due
+        self.due = 1  # between two pieces of the pruning something comes up
+        self.old -= 1
+        return self.old
+
+
+def start(state: State, woken: list[str], tmp_path: Path) -> tuple[Maintenance, threading.Thread]:
+    settings: Any = SimpleNamespace(
+        app=AppSettings(data_dir=tmp_path), broker=SimpleNamespace(networked=True, url="redis://")
+    )
     maintenance = Maintenance(
-        settings=SimpleNamespace(app=AppSettings(data_dir=tmp_path, lease=0)),  # type: ignore[arg-type]
-        store=SimpleNamespace(lost=lambda: lost, rescue=rescue),  # type: ignore[arg-type]
+        settings=settings,
+        store=state,  # type: ignore[arg-type]
         queueing=SimpleNamespace(wake=woken.append),  # type: ignore[arg-type]
-        janitor=SimpleNamespace(fence=fenced.append),  # type: ignore[arg-type]
         holder="test",
     )
-    maintenance._rescue()
+    thread = threading.Thread(target=maintenance.run, daemon=True)
+    thread.start()
+    return maintenance, thread
 
-    assert sorted(woken) == ["of the callback", "own"]
-    assert fenced == lost[:1]
+
+def test_due_jobs_wait_for_no_other_chore_and_no_chore_for_a_broken_one(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("jobber.maintenance._TICK", 0.01)
+    state, woken = State(), list[str]()
+    maintenance, thread = start(state, woken, tmp_path)
+
+    wait_until(lambda: state.old <= 0)
+    assert state.released >= 70 + 48
+    maintenance.stop()
+    thread.join(5)
+
+    assert set(woken) == {"due"}
+    assert state.resigned
+
+
+def test_maintenance_goes_on_when_the_state_database_is_back(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("jobber.maintenance._TICK", 0.01)
+    monkeypatch.setattr("jobber.maintenance._LEASE", 0.03)
+    state = State()
+    state.broken = StateUnavailable("away")
+    maintenance, thread = start(state, [], tmp_path)
+    state_was = state.released
+    state.broken = None
+
+    wait_until(lambda: state.released > state_was)
+    maintenance.stop()
+    thread.join(5)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from jobber import config
 from jobber import tasks as task_files
@@ -31,6 +33,15 @@ WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) 
 -- name: wrong
 -- raw: 1
 SELECT * FROM nowhere;
+
+-- name: wrong_but_tried_again
+-- raw: 1
+-- retry_on: any
+SELECT * FROM nowhere;
+
+-- name: unlimited
+-- timeout: 0
+SELECT 1 AS one;
 """
 
 
@@ -50,7 +61,8 @@ def bench(tmp_path: Path) -> Iterator[SimpleNamespace]:
     (tmp_path / "sql" / "tasks.sql").write_text(TASKS)
     sqlite3.connect(tmp_path / "source.db").close()
     (tmp_path / "data").mkdir()
-    settings = config.embedded(tmp_path / "data", {"src": f"sqlite:///{tmp_path}/source.db"})
+    databases = {name: f"sqlite:///{tmp_path}/{file}.db" for name, file in (("src", "source"), ("gone", "gone"))}
+    settings = config.embedded(tmp_path / "data", databases)
     store = Store(settings.state.url)
     store.migrate()
     sources = {name: open_source(database) for name, database in settings.databases.items()}
@@ -70,12 +82,13 @@ def bench(tmp_path: Path) -> Iterator[SimpleNamespace]:
         sources=sources,
         results=results,
     )
+    # Tried again soon.
+    worker.settings = replace(settings, app=replace(settings.app, retry_delay=0.01))
 
     def submit(task: str, job_id: str, **more: Any) -> None:
         table = results["results"].table_name(job_id)
-        store.submit(
-            [NewJob(job_id=job_id, task=task, queue="default", db="src", results="results", table=table, **more)]
-        )
+        fields = {"db": "src", **more}
+        store.submit([NewJob(job_id=job_id, task=task, queue="default", results="results", table=table, **fields)])
 
     yield SimpleNamespace(worker=worker, store=store, submit=submit, wakes=wakes)
     worker.interrupt()
@@ -215,6 +228,132 @@ def test_a_failed_attempt_is_retried_only_if_another_try_may_help(bench: SimpleN
     job = bench.store.get("bad")
     assert (job.state, job.attempt, job.error_code) == (JobState.FAILURE, 1, "query_failed")
     assert "no such table: nowhere" in job.error
+
+
+def test_with_retry_on_any_every_failure_is_retried_but_a_timeout(bench: SimpleNamespace) -> None:
+    bench.submit("wrong_but_tried_again", "bad", retries=2)
+    bench.submit("endless", "slow", retries=2, timeout=1)
+    bench.worker.settings = replace(
+        bench.worker.settings, app=replace(bench.worker.settings.app, retry_on="any", retry_delay=0.01)
+    )
+
+    def finished() -> bool:
+        bench.store.release_due()
+        bench.worker.work()
+        return not bench.store.live(["bad", "slow"])
+
+    wait_until(finished, timeout=20)
+
+    bad, slow = bench.store.get("bad"), bench.store.get("slow")
+    assert (bad.attempt, bad.failures, bad.error_code) == (3, 3, "query_failed")
+    assert [attempt.ending for attempt in bench.store.attempts(bad)] == ["retry", "retry", "failure"]
+    assert (slow.attempt, slow.error_code) == (1, "timed_out")
+
+
+def test_retries_wait_longer_each_time_up_to_the_limit(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = replace(bench.worker.settings.app, retry_delay=1.0, retry_delay_max=5.0)
+    bench.worker.settings = replace(bench.worker.settings, app=app)
+    delays: list[float] = []
+    retry = bench.store.retry
+
+    def noted(job: Any, *, error: str, code: str, delay: float) -> Any:
+        delays.append(delay)
+        return retry(job, error=error, code=code, delay=0)
+
+    monkeypatch.setattr(bench.store, "retry", noted)
+    bench.submit("wrong_but_tried_again", "bad", retries=2000)
+    working = in_thread(bench.worker.work)
+    wait_until(lambda: len(delays) > 70, timeout=30)  # 2 to the power of 70 is not multiplied out
+    bench.store.cancel("bad")
+    working.join(10)
+
+    for delay, most in zip(delays, [1, 2, 4, 5, 5], strict=False):
+        assert most / 2 <= delay <= most
+    assert max(delays) <= 5
+    assert len({round(delay, 6) for delay in delays[3:]}) > 10  # not all at one time
+
+
+def test_a_job_goes_on_with_another_replica_while_one_is_down(bench: SimpleNamespace) -> None:
+    bench.submit("quick", "moved", db="gone", replicas=("gone", "src"))
+    bench.submit("quick", "pinned", db="gone")
+
+    bench.worker.work()
+
+    moved, pinned = bench.store.get("moved"), bench.store.get("pinned")
+    assert (moved.state, moved.db, moved.failures) == (JobState.SUCCESS, "src", 0)
+    first, second = bench.store.attempts(moved)
+    assert (first.ending, first.db, first.error_code) == ("rerouted", "gone", "source_unavailable")
+    assert (second.ending, second.db) == ("success", "src")
+    assert (pinned.state, pinned.error_code) == (JobState.FAILURE, "source_unavailable")
+
+
+def test_a_replica_that_was_just_found_down_is_not_tried_again_by_each_job(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    gone = bench.worker._sources["gone"]
+    read = gone.read
+
+    def noted(*args: Any, **options: Any) -> Any:
+        asked.append("gone")
+        return read(*args, **options)
+
+    monkeypatch.setattr(gone, "read", noted)
+    for number in range(5):
+        bench.submit("quick", f"job{number}", db="gone", replicas=("gone", "src"))
+
+    bench.worker.work()
+
+    assert {bench.store.get(f"job{number}").state for number in range(5)} == {JobState.SUCCESS}
+    assert len(asked) == 1
+
+
+def test_where_all_replicas_are_down_a_retry_is_spent_and_all_are_tried_again(bench: SimpleNamespace) -> None:
+    bench.worker._sources["src"] = bench.worker._sources["gone"]
+    bench.submit("quick", "nowhere", db="src", replicas=("gone", "src"), retries=1)
+
+    def finished() -> bool:
+        bench.store.release_due()
+        bench.worker.work()
+        return not bench.store.live(["nowhere"])
+
+    wait_until(finished, timeout=20)
+
+    told = [(attempt.ending, attempt.db) for attempt in bench.store.attempts(bench.store.get("nowhere"))]
+    assert told == [("rerouted", "src"), ("retry", "gone"), ("rerouted", "gone"), ("failure", "src")]
+
+
+def test_an_attempt_that_is_fenced_off_before_it_is_taken_is_not_failed(bench: SimpleNamespace) -> None:
+    """Whoever rescues declares the worker lost, fences its attempts, and then takes them; the worker wakes between."""
+    bench.submit("quick", "fenced")
+    claimed = bench.store.claim(
+        bench.worker._identity(), queues=["default"], tasks={"quick"}, databases={"src"}, limit=1
+    )
+    (job,) = claimed.jobs
+    worker = bench.worker._identity()
+    bench.store._database.write(
+        lambda connection: connection.execute(text("UPDATE jobber_workers SET lease_until = 0"))
+    )
+    bench.store.declare_lost(job)
+    bench.worker._results["results"].fence(job.table, job.run, job.attempt)
+
+    bench.worker._run(job, bench.worker._tasks()["quick"], worker)
+
+    after = bench.store.get("fenced")
+    assert (after.state, after.failures, after.error) == (JobState.PENDING, 0, "")
+    bench.worker.work()
+    assert bench.store.get("fenced").state is JobState.SUCCESS
+
+
+def test_a_time_limit_of_0_in_the_task_is_none(bench: SimpleNamespace) -> None:
+    tasks = bench.worker._tasks()
+    limits = []
+    for task in ("quick", "unlimited"):
+        bench.submit(task, task)
+        bench.submit(task, f"{task}-5", timeout=5)
+        jobs = (bench.store.get(job_id) for job_id in (task, f"{task}-5"))
+        limits.append([bench.worker._time_limit(job, tasks[task]) for job in jobs])
+    assert limits == [[3600, 5], [0, 5]]
 
 
 def test_the_end_of_an_attempt_is_written_down_when_the_state_database_is_back(

@@ -13,7 +13,7 @@ from jobber import jobs
 from jobber.api import jsontext
 from jobber.columns import RESULT_TYPES, Column, result_type
 from jobber.config import Settings
-from jobber.jobs import Group, Job, JobState, Micros
+from jobber.jobs import Attempt, Group, Job, JobState, Micros
 from jobber.store import Hold
 from jobber.tasks import Task
 
@@ -61,11 +61,14 @@ class Answers:
         self._settings = settings
         self._now = now
 
-    def job(self, job: Job, holds: Sequence[Hold] | None = None) -> dict[str, Any]:
+    def job(
+        self, job: Job, holds: Sequence[Hold] | None = None, attempts: Sequence[Attempt] | None = None
+    ) -> dict[str, Any]:
         """Return the job answer.
 
         Parameters:
             holds: what keeps a pending job from running; None if nobody looked, which is said as null.
+            attempts: of the job; None if nobody looked, which is said as null.
         """
         waits = job.state in (JobState.PENDING, JobState.RETRY)
         return {
@@ -91,6 +94,8 @@ class Answers:
             "ttl": job.ttl,
             "timeout": job.timeout,
             "attempt": job.attempt,
+            "rescues": job.rescues,
+            "attempts": None if attempts is None else [_attempt(attempt) for attempt in attempts],
             "cancel_requested": job.cancel_requested,
             "group_id": job.group_id or None,
             "created_at": rfc3339(job.created_at),
@@ -213,6 +218,19 @@ def _phase(job: Job) -> str:
     if job.state is JobState.STARTED:
         return job.phase or "querying"
     return "waiting"
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "attempt": attempt.number,
+        "ending": attempt.ending.value,
+        "error": attempt.error,
+        "error_code": attempt.error_code,
+        "worker": attempt.worker,
+        "db": attempt.db,
+        "started_at": rfc3339(attempt.started_at),
+        "ended_at": rfc3339(attempt.ended_at),
+    }
 
 
 def _hold(hold: Hold) -> dict[str, str]:

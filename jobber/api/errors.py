@@ -38,6 +38,7 @@ STATUS: Mapping[str, int] = {
     "state_unavailable": 503,
     "broker_unavailable": 503,
     "draining": 503,
+    "not_ready": 503,
     "server_unreachable": 503,
     "attempt_failed": 500,
     "source_unavailable": 503,

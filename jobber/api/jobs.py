@@ -39,7 +39,7 @@ def status(query: dict[str, Any], job_id: str) -> Response:
     """
     of, wait = service(), query["wait"]
     job = of.wait(_known(job_id), wait) if wait else of.job(_known(job_id))
-    return success(answers().job(job, of.holds(job)))
+    return success(answers().job(job, of.holds(job), of.attempts(job)))
 
 
 @blueprint.operation(
@@ -77,14 +77,18 @@ def pending(query: dict[str, Any], queue: str) -> Response:
     errors=(UnknownJob, ResultsNotReady, ResultsGone, ResultsUnavailable, StateUnavailable),
 )
 def results(query: dict[str, Any], job_id: str) -> Response:
-    """A page of a job's rows, in the order of its query"""
+    """A page of a job's rows, in the order of its query
+
+    While a job runs again, and when that run fails or is cancelled, the rows stay those of the run before.
+    """
     offset, limit = query["offset"], query["limit"]
-    job, rows = service().rows(_known(job_id), offset=offset, limit=limit)
-    after = offset + len(rows)
+    page = service().rows(_known(job_id), offset=offset, limit=limit)
+    job, after = page.job, offset + len(page.rows)
     return success(
-        json_rows.objects(job.columns, rows),
+        json_rows.objects(job.columns, page.rows),
         columns=answers().columns(job),
         count=job.rows,
-        next=after if rows and after < (job.rows or 0) else None,
+        next=after if page.rows and after < (job.rows or 0) else None,
         run=job.run,
+        newest=page.newest,
     )

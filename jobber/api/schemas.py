@@ -12,7 +12,7 @@ import marshmallow as ma
 from marshmallow import fields, validate
 
 from jobber.api.fields import Arguments
-from jobber.jobs import JobState
+from jobber.jobs import Ending, JobState
 
 _STATES = [state.value for state in JobState]
 _GROUP_STATES = [state for state in _STATES if state != JobState.RETRY]
@@ -76,6 +76,25 @@ class HoldPart(_Part):
     text = fields.String(metadata={"description": "The same for people."})
 
 
+class AttemptPart(_Part):
+    """One start of a job."""
+
+    attempt = fields.Integer(metadata={"description": "Its number, from 1 on."})
+    ending = fields.String(
+        validate=validate.OneOf([ending.value for ending in Ending]),
+        metadata={
+            "description": "`retry`: it failed, and another try follows. `rerouted`: its database could not be "
+            "reached, and the next one reads another. `requeued`: its worker stopped. `rescued`: its worker died."
+        },
+    )
+    error = fields.String()
+    error_code = fields.String()
+    worker = fields.String()
+    db = fields.String(metadata={"description": "The database that it read."})
+    started_at = _time("Its begin.")
+    ended_at = _time("Its end.")
+
+
 class JobPart(_Part):
     """A job: its newest run."""
 
@@ -100,6 +119,15 @@ class JobPart(_Part):
     ttl = fields.Integer(metadata={"description": "Seconds that the result lives; 0 is for ever."})
     timeout = fields.Integer(metadata={"description": "Seconds that the query may run; 0 is the database's limit."})
     attempt = fields.Integer(metadata={"description": "Attempts begun so far."})
+    rescues = fields.Integer(metadata={"description": "Attempts whose worker died."})
+    attempts = fields.List(
+        fields.Nested(AttemptPart),
+        allow_none=True,
+        metadata={
+            "description": "Oldest first, of more than a hundred the newest; null where they were not looked up "
+            "(lists, submissions)."
+        },
+    )
     cancel_requested = fields.Boolean()
     group_id = fields.String(allow_none=True)
     created_at = _time("Accepted.")
@@ -276,6 +304,9 @@ class RowsAnswer(_Success):
     count = _optional_integer("Rows of the whole result.")
     next = _optional_integer("Offset of the next page; null on the last one.")
     run = fields.Integer(metadata={"description": "Another number on a later page: the job ran again meanwhile."})
+    newest = fields.Boolean(
+        metadata={"description": "False while a later run of the job is not finished, or where it did not succeed."}
+    )
 
 
 class ErrorPart(ma.Schema):
@@ -300,3 +331,31 @@ class ErrorAnswer(_Part):
     message = fields.String(metadata={"description": "For people."})
     data = fields.Raw(metadata={"type": "null"})
     error = fields.Nested(ErrorPart)
+
+
+# -- readiness --------------------------------------------------------------------------------------------------------
+
+
+class DependencyPart(_Part):
+    """A database or server that this instance depends on."""
+
+    kind = fields.String(validate=validate.OneOf(["state", "broker", "results", "database"]))
+    name = fields.String(metadata={"description": "Of its section in the config."})
+    ok = fields.Boolean(metadata={"description": "Whether it answers."})
+    required = fields.Boolean(metadata={"description": "Whether this instance is not ready without it."})
+    error = fields.String(metadata={"description": "Why it does not answer; empty if it does."})
+    ms = fields.Integer(metadata={"description": "How long it took to answer, or has taken so far."})
+
+
+class ReadyPart(_Part):
+    """Whether jobs can be accepted now."""
+
+    ready = fields.Boolean()
+    draining = fields.Boolean(metadata={"description": "Whether this instance is stopping."})
+    dependencies = fields.List(fields.Nested(DependencyPart))
+
+
+class ReadyAnswer(_Success):
+    """Readiness; with status 503 the same stands in `error`."""
+
+    data = fields.Nested(ReadyPart)

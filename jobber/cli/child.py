@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Threads that answer requests, and how many of them ``?wait`` may hold.
 _HTTP_THREADS, _WAITERS = 128, 100
+#: Seconds that the threads of a worker process get to leave their roles when it stops.
+_RESIGNING = 0.5
 #: Connections that are open at a time, idle ones included; granian accepts no more.
 _CONNECTIONS = 4096
 
@@ -42,6 +45,7 @@ def run_worker(plan: Plan) -> int:
     from jobber.instance import Instance
     from jobber.janitor import Janitor
     from jobber.maintenance import Maintenance
+    from jobber.rescue import Rescuer
     from jobber.worker import Worker
 
     instance = Instance(plan.settings.for_jobs(plan.slots), plan.directories)
@@ -61,12 +65,17 @@ def run_worker(plan: Plan) -> int:
         results=instance.results,
     )
     holder = f"{node_name(worker)}:{uuid.uuid4().hex[:8]}"
-    janitor = Janitor(store=instance.store, results=instance.results, holder=holder)
-    maintenance = Maintenance(
-        settings=plan.settings, store=instance.store, queueing=instance.queueing, janitor=janitor, holder=holder
-    )
-    threading.Thread(target=janitor.run, name="janitor", daemon=True).start()
-    threading.Thread(target=maintenance.run, name="maintenance", daemon=True).start()
+    store, queueing, results = instance.store, instance.queueing, instance.results
+    keepers: list[Maintenance | Rescuer | Janitor] = [
+        Maintenance(settings=plan.settings, store=store, queueing=queueing, holder=holder),
+        Rescuer(settings=plan.settings, store=store, queueing=queueing, results=results, holder=holder),
+        Janitor(store=store, results=results, holder=holder),
+    ]
+    keeping = [
+        threading.Thread(target=keeper.run, name=type(keeper).__name__.lower(), daemon=True) for keeper in keepers
+    ]
+    for thread in keeping:
+        thread.start()
 
     def terminate() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -84,8 +93,12 @@ def run_worker(plan: Plan) -> int:
 
     obey({DRAIN: terminate, INTERRUPT: worker.interrupt, RELOAD: lambda: _reload(instance, consume)}, orphaned=orphaned)
     status = serve(worker, instance.queueing, queues(), on_ready=say_ready)
-    maintenance.stop()
-    janitor.stop()
+    for keeper in keepers:
+        keeper.stop()
+    # They leave their roles to others; one that waits for a database is not waited for.
+    deadline = time.monotonic() + _RESIGNING
+    for thread in keeping:
+        thread.join(max(0.0, deadline - time.monotonic()))
     instance.close()
     return status
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -20,17 +18,13 @@ from jobber import config, queueing, tasks
 from jobber.cli.logs import configure_logging
 from jobber.cli.processes import Plan
 from jobber.cli.rehearsal import rehearse
+from jobber.cli.starting import Start
 from jobber.cli.supervisor import Supervisor, check_address, reload_running
 from jobber.config import AppSettings, Settings
 from jobber.errors import ConfigError, JobberError, TaskFileError
-from jobber.instance import Instance, prepare_state
+from jobber.instance import Instance
 from jobber.jobs import JOB_ID_PATTERN
 from jobber.tasks import TaskSet
-
-log = logging.getLogger(__name__)
-
-#: Seconds between two tries to do what could not be done at start.
-_TRY_AGAIN = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +99,6 @@ def serve(flags: Flags) -> int:
     if not flags.worker_only:
         check_address(host, port)
     instance = Instance(settings, flags.folders())
-    problems, left = _prepare(instance, strict=flags.strict)
     plan = Plan(
         settings=settings,
         directories=tuple(flags.directories),
@@ -115,11 +108,6 @@ def serve(flags: Flags) -> int:
         host=host,
         port=port,
     )
-    for line in _headline(instance, plan, flags):
-        click.echo(line)
-    for warning in (*settings.warnings, *instance.tasks().warnings, *problems):
-        click.echo(click.style("warning  ", fg="yellow") + warning)
-    threading.Thread(target=_keep_trying, args=(instance, left), name="start", daemon=True).start()
 
     def reload() -> str:
         fresh = Instance(settings, flags.folders())
@@ -128,14 +116,25 @@ def serve(flags: Flags) -> int:
             fresh.announce_limits()
         finally:
             fresh.close()
+        instance.reload()  # a database that is still missed is asked about these
         return _count(len(fresh.tasks()), "task")
 
     supervisor = Supervisor(plan, workers=flags.worker_processes, api=not flags.worker_only, reload=reload)
+    supervisor.listen()
+    for line in _headline(instance, plan, flags):
+        click.echo(line)
+    _warn((*settings.warnings, *instance.tasks().warnings))
+    _warn(Start(instance).wait(settings.app.start_timeout, strict=flags.strict, stopped=supervisor.is_stopping))
     return supervisor.run(
         lambda: click.echo(
             click.style(f"{'ready':<11}", fg="green") + f"after {time.monotonic() - began:.1f} s; Ctrl-C stops"
         )
     )
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        click.echo(click.style("warning  ", fg="yellow") + warning)
 
 
 def _may_write(data_dir: Path) -> None:
@@ -148,67 +147,8 @@ def _may_write(data_dir: Path) -> None:
         )
 
 
-def _prepare(instance: Instance, *, strict: bool) -> tuple[list[str], list[_Step]]:
-    """Bring state and results up to date and check the tasks; return what is not there yet, and what is left to do.
-
-    Raises:
-        TaskFileError: tasks that a database refuses.
-        JobberError: with ``strict``, whatever is down.
-    """
-    missing, left = [], []
-    state = "the state database"
-    steps = [
-        _Step(
-            state, lambda: prepare_state(instance, instance.settings.app.start_timeout), again=instance.store.migrate
-        ),
-        _Step(state, instance.announce_limits),
-        *(_Step(f"the results database {name}", backend.prepare) for name, backend in instance.results.items()),
-    ]
-    for step in steps:
-        try:
-            step.do()
-        except JobberError as error:
-            if strict:
-                raise
-            left.append(step)
-            missing.append(f"{step.what}: {error.message} (jobber goes on and tries again)")
-    unavailable = refuse_bad_tasks(instance)
-    if unavailable and strict:
-        raise ConfigError("; ".join(unavailable.values()))
-    missing += [f"{why}; its tasks are not checked" for why in unavailable.values()]
-    return missing, left
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Something to do at start; ``again`` is how, after it failed."""
-
-    what: str
-    do: Callable[[], None]
-    again: Callable[[], None] | None = None
-
-
-def _keep_trying(instance: Instance, steps: list[_Step]) -> None:
-    """Do what could not be done at start as soon as the databases are there; in a thread of its own."""
-    while steps:
-        time.sleep(_TRY_AGAIN)
-        left = []
-        for step in steps:
-            try:
-                (step.again or step.do)()
-            except JobberError:
-                left.append(step)
-            except Exception:
-                log.exception("%s", step.what)
-                left.append(step)
-            else:
-                log.info("%s is ready", step.what)
-        steps = left
-    instance.close()
-
-
-def refuse_bad_tasks(instance: Instance) -> dict[str, str]:
-    """Prepare every task on every database that it may run on; return databases that are down, with the reason.
+def refuse_bad_tasks(instance: Instance) -> None:
+    """Prepare every task on every database that it may run on and that is there.
 
     Raises:
         TaskFileError: all tasks that a database refuses, with file, line and the engine's words.
@@ -216,7 +156,6 @@ def refuse_bad_tasks(instance: Instance) -> dict[str, str]:
     prepared = tasks.prepare(instance.tasks().values(), instance.sources)
     if prepared.problems:
         raise TaskFileError("\n".join(prepared.problems))
-    return dict(prepared.unavailable)
 
 
 def _headline(instance: Instance, plan: Plan, flags: Flags) -> Iterable[str]:
@@ -309,8 +248,9 @@ def _findings(flags: Flags) -> Iterable[_Finding]:
     yield _Finding("task files", True, f"{_count(len(loaded), 'task')}: {_some(loaded)}")
     for warning in (*settings.warnings, *loaded.warnings):
         yield _Finding(_WARNING, True, warning)
-    yield _tried("state", instance.store.ping, "reachable")
-    yield _tried("broker", lambda: queueing.ping(instance.queueing.app), "reachable")
+    for of in instance.dependencies():
+        if of.kind in ("state", "broker"):  # more is asked of the others
+            yield _tried(of.kind, of.ask, "reachable")
     for name, backend in instance.results.items():
         yield _tried(f"results {name}", partial(rehearse, backend), f"reachable, writable ({backend.engine})")
     prepared = tasks.prepare(loaded.values(), instance.sources)

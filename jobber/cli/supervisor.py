@@ -49,15 +49,25 @@ class Supervisor:
         self._reloads = threading.Event()
         self._note = RunNote(plan.settings.app.data_dir)
 
+    def listen(self) -> None:
+        """Take signals from now on; called before ``run``, so that none is lost while databases are waited for."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reloads.set())
+
+    def is_stopping(self) -> bool:
+        """Return whether a signal has ended this instance."""
+        return self._signals > 0
+
     def run(self, on_ready: Callable[[], None]) -> int:
         """Start everything, watch over it, and return the exit status when all has ended.
 
         Parameters:
             on_ready: called once, when every process does its work.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reloads.set())
+        if self.is_stopping():
+            log.info("stopped before it was started")
+            return 0
         self._note.write()
         try:
             self._children = [Child(role, self._plan) for role in self._roles]

@@ -11,7 +11,7 @@ A client may be shared by threads; its connections are kept and used again. Numb
 both directions. Errors are those of ``jobber.errors``, found by the code of the answer.
 """
 
-from jobber.client.answers import Column, GroupStatus, Hold, JobStatus, Page, Progress, Row, Scalar, Task
+from jobber.client.answers import Attempt, Column, GroupStatus, Hold, JobStatus, Page, Progress, Row, Scalar, Task
 from jobber.client.args import Arg
 from jobber.client.bodies import NewJob
 from jobber.client.client import DEFAULT_SERVER, Client
@@ -19,6 +19,7 @@ from jobber.client.client import DEFAULT_SERVER, Client
 __all__ = [
     "DEFAULT_SERVER",
     "Arg",
+    "Attempt",
     "Client",
     "Column",
     "GroupStatus",

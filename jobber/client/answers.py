@@ -47,6 +47,20 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One start of a job."""
+
+    attempt: int  # its number, from 1 on
+    ending: str  # running, success, failure, cancelled, retry, rerouted, requeued, rescued
+    error: str
+    error_code: str
+    worker: str
+    db: str  # that it read
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus:
     """A job as the server last told it."""
 
@@ -65,6 +79,8 @@ class JobStatus:
     priority: int
     retries: int
     attempt: int
+    rescues: int  # attempts whose worker died
+    attempts: tuple[Attempt, ...] | None  # None where the server did not look
     cancel_requested: bool
     eta: datetime | None
     created_at: datetime | None
@@ -139,6 +155,7 @@ class Page:
     count: int | None  # rows of the whole result
     next: int | None  # offset of the next page, None on the last one
     run: int
+    newest: bool  # False while a later run of the job has not replaced them
 
 
 _TIMES = ("eta", "created_at", "started_at", "finished_at", "expires_at")
@@ -157,7 +174,7 @@ def task_of(item: Mapping[str, Any]) -> Task:
 
 def job_of(item: Mapping[str, Any]) -> JobStatus:
     """Return the job that an answer tells."""
-    holds = item["waiting_for"]
+    holds, attempts = item["waiting_for"], item.get("attempts")
     return JobStatus(
         **{
             **_known(JobStatus, item),
@@ -166,10 +183,16 @@ def job_of(item: Mapping[str, Any]) -> JobStatus:
             "progress": Progress(
                 **{**_known(Progress, item["progress"]), "eta": _time(item["progress"]["eta"])},
             ),
+            "rescues": item.get("rescues", 0),
+            "attempts": None if attempts is None else tuple(map(_attempt_of, attempts)),
             "waiting_for": None if holds is None else tuple(Hold(**_known(Hold, hold)) for hold in holds),
             "raw": item,
         }
     )
+
+
+def _attempt_of(item: Mapping[str, Any]) -> Attempt:
+    return Attempt(**{**_known(Attempt, item), **{name: _time(item[name]) for name in ("started_at", "ended_at")}})
 
 
 def group_of(item: Mapping[str, Any]) -> GroupStatus:

@@ -230,7 +230,14 @@ class Client(GroupCalls):
         """
         query = {"offset": str(offset), "limit": str(limit)}
         answer = self._wire.call("GET", f"/jobs/{segment(job_id, 'a job ID')}/results", query=query)
-        return Page(answer["data"], columns_of(answer["columns"]), answer["count"], answer["next"], answer["run"])
+        return Page(
+            answer["data"],
+            columns_of(answer["columns"]),
+            answer["count"],
+            answer["next"],
+            answer["run"],
+            answer.get("newest", True),
+        )
 
     def pages(self, job_id: str, *, offset: int = 0, size: int = 1000) -> Iterator[Page]:
         """Yield all pages of a job's rows from ``offset`` on.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
+from jobber.cancellation import Cancellation
 from jobber.config import DatabaseSettings
 from jobber.config.clickhouse import missing
-from jobber.errors import ConfigError
-from jobber.sources.base import Source
+from jobber.errors import ConfigError, QueryFailed, SourceUnavailable, TimedOut
+from jobber.sources.base import Query, Shape, Source
 from jobber.sources.generic import GenericSource
 from jobber.sources.mysql import MysqlSource
 from jobber.sources.postgresql import PostgresqlSource
 from jobber.sources.sqlite import SqliteSource
+from jobber.sqltext import parse
 
-__all__ = ["open_source"]
+__all__ = ["open_source", "ping"]
 
 
 def _clickhouse(settings: DatabaseSettings) -> Source:
@@ -41,3 +45,28 @@ def open_source(settings: DatabaseSettings) -> Source:
         ConfigError: the engine's driver is not installed, or the URL cannot name a source.
     """
     return _BY_ENGINE.get(settings.engine, GenericSource)(settings)
+
+
+def ping(source: Source, timeout: float) -> None:
+    """Return if the database answers a query, whatever it says.
+
+    Parameters:
+        timeout: seconds for all of it; connecting takes ``connect_timeout`` at most.
+
+    Raises:
+        SourceUnavailable: it cannot be reached, or is silent.
+    """
+    silent = TimedOut(f"the database {source.name} cannot be reached: no answer within {timeout:g} s")
+    token = Cancellation()
+    # The time limit of the query is the server's own: one that hangs needs another.
+    watchdog = threading.Timer(timeout, token.pull, [silent])
+    watchdog.daemon = True
+    watchdog.start()
+    query = Query(parse("SELECT 1", source.engine), [])
+    try:
+        with suppress(QueryFailed), source.read(query, frozenset({Shape.DECODED}), timeout=timeout, cancellation=token):
+            pass
+    except TimedOut as error:
+        raise SourceUnavailable(silent.message) from error
+    finally:
+        watchdog.cancel()

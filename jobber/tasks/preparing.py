@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
-from jobber.cancellation import Cancellation
+from jobber import sources as source_databases
 from jobber.columns import named
-from jobber.errors import AttemptError, QueryFailed, SourceUnavailable, TimedOut
-from jobber.sources.base import Query, Shape, Source
-from jobber.sqltext import Statement, parse
+from jobber.errors import AttemptError, SourceUnavailable
+from jobber.sources.base import Source
+from jobber.sqltext import Statement
 from jobber.tasks.model import Task
 
 #: Databases asked at a time.
 _THREADS = 16
-#: Seconds for the query that shows whether a database answers.
-_ANSWER_TIME = 10.0
+#: Seconds in which a database must show that it answers, connecting included.
+ANSWER_TIME = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +59,26 @@ def prepare(tasks: Iterable[Task], sources: Mapping[str, Source]) -> Preparation
     )
 
 
-def _prepare_on(name: str, source: Source, tasks: Sequence[Task]) -> tuple[int, list[str], str | None]:
+def prepare_on(name: str, source: Source, tasks: Iterable[Task], progress: Callable[[], None]) -> Preparation:
+    """Prepare those of ``tasks`` that may run on one database, one after the other.
+
+    Parameters:
+        progress: called before each of them.
+    """
+    mine = [task for task in tasks if not task.raw and name in task.databases]
+    prepared, problems, why = _prepare_on(name, source, mine, progress)
+    return Preparation(prepared=prepared, problems=problems, unavailable={} if why is None else {name: why})
+
+
+def _prepare_on(
+    name: str, source: Source, tasks: Sequence[Task], progress: Callable[[], None] = lambda: None
+) -> tuple[int, list[str], str | None]:
     """Return how many were prepared, the problems, and why the database could not be asked if it could not."""
     prepared = 0
     problems: list[str] = []
     answered = False
     for task in tasks:
+        progress()
         statement = task.statements[source.engine]
         try:
             columns = source.describe(statement)
@@ -85,14 +98,9 @@ def _prepare_on(name: str, source: Source, tasks: Sequence[Task]) -> tuple[int, 
 
 def _silence(source: Source) -> str | None:
     """Return why a database does not answer; None if it does, whatever it says."""
-    query = Query(parse("SELECT 1", source.engine), [])
     try:
-        with (
-            suppress(QueryFailed),
-            source.read(query, frozenset({Shape.DECODED}), timeout=_ANSWER_TIME, cancellation=Cancellation()),
-        ):
-            pass
-    except (SourceUnavailable, TimedOut) as error:
+        source_databases.ping(source, ANSWER_TIME)
+    except SourceUnavailable as error:
         return error.message
     return None
 

@@ -33,7 +33,9 @@ from jobber.errors import (
     UnknownGroup,
     UnknownJob,
 )
-from jobber.jobs import Group, Job, JobState, NewGroup, NewJob
+from jobber.jobs import Attempt, Group, Job, JobState, NewGroup, NewJob
+from jobber.readiness import Finding, Report
+from jobber.service import Page
 from jobber.sqltext import parse
 from jobber.store import Hold
 from jobber.tasks import Param, Task
@@ -118,16 +120,21 @@ class FakeService:
         self.group_runs: list[NewGroup] = []
         self.tables: dict[int, Sequence[Row]] = {}
         self.hold: list[Hold] = []
+        self.told: list[Attempt] = []
         self.requests: list[JobRequest | GroupRequest] = []
         #: Raised by every call, as a database that is down would.
         self.broken: Exception | None = None
         self.draining = False
+        self.found: tuple[Finding, ...] = ()
         self.changed = threading.Condition()
 
     # -- what Service has ---------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         self.draining = True
+
+    def readiness(self) -> Report:
+        return Report(self.draining, self.found)
 
     def release(self) -> None:
         self.released = True
@@ -183,13 +190,18 @@ class FakeService:
             return self._change(job, cancel_requested=True)
         return self._change(job, state=JobState.CANCELLED, finished_at=NOON + 2_000_000)
 
-    def rows(self, job_id: str, *, offset: int, limit: int) -> tuple[Job, Sequence[Row]]:
-        job = self.job(job_id)
-        if job.state is not JobState.SUCCESS:
-            raise ResultsNotReady(f"job {job_id} is {job.state}; it has no result to read", job)
+    def attempts(self, job: Job) -> list[Attempt]:
+        return [attempt for attempt in self.told if attempt.number <= job.attempt]
+
+    def rows(self, job_id: str, *, offset: int, limit: int) -> Page:
+        newest = self.job(job_id)
+        runs = [run for run in self.runs if run.job_id == job_id and run.state is JobState.SUCCESS]
+        if not runs:
+            raise ResultsNotReady(f"job {job_id} is {newest.state}; it has no result to read", newest)
+        job = runs[-1]
         if job.run not in self.tables:
             raise ResultsGone(f"the result of job {job_id} has expired")
-        return job, self.tables[job.run][offset : offset + limit]
+        return Page(job, self.tables[job.run][offset : offset + limit], newest=job is newest)
 
     def submit_group(self, request: GroupRequest) -> Group:
         self._accept()

@@ -32,6 +32,53 @@ def test_a_job_goes_from_submission_to_its_rows(site: Site) -> None:
     assert http.get("/jobs/a/results?offset=1").data == [{"id": 2, "amount": Decimal("-0.01")}]
 
 
+def test_the_older_result_stays_readable_until_a_rerun_has_published_and_outlives_one_that_fails(site: Site) -> None:
+    http, rows = site.http, "/jobs/a/results"
+    http.post(JOBS, {"job_id": "a", "args": ["U"]})
+    assert (http.get(rows).status, http.get(rows).error["job"]["state"]) == (409, "PENDING")
+    site.work()
+    old = http.get(rows)
+    assert ([row["id"] for row in old.data], old.envelope["newest"]) == ([1, 2], True)
+
+    http.post(JOBS, {"job_id": "a", "args": ["V"]})
+    job = site.claim()
+    during = http.get(rows)
+    assert (during.data, during.envelope["run"], during.envelope["newest"]) == (old.data, old.envelope["run"], False)
+    http.delete("/jobs/a")
+    site.instance.store.cancelled(job)
+    http.post(JOBS, {"job_id": "a", "args": [1, 2]})  # one argument too many
+    site.work()
+    assert http.get("/jobs/a").data["state"] == "FAILURE"
+    after = http.get(rows)
+    assert (after.data, after.envelope["newest"]) == (old.data, False)
+
+    http.post(JOBS, {"job_id": "a", "args": ["V"]})
+    site.work()
+    new = http.get(rows)
+    assert ([row["id"] for row in new.data], new.envelope["newest"]) == ([3], True)
+    # A run whose older result is gone has nothing to read: not ready, while it is not.
+    http.post(JOBS, {"job_id": "a", "args": ["V"]})
+    site.instance.results["reports"].drop(new_table(site), new.envelope["run"])
+    assert (http.get(rows).status, http.get(rows).error["code"]) == (409, "results_not_ready")
+
+
+def new_table(site: Site) -> str:
+    return str(site.http.get("/jobs/a").data["table"])
+
+
+def test_attempts_are_told_with_their_errors_and_where_they_were_not_looked_up_as_null(site: Site) -> None:
+    http, store = site.http, site.instance.store
+    assert http.post(JOBS, {"job_id": "a", "args": ["U"]}).data["attempts"] is None
+    assert http.get("/jobs/a").data["attempts"] == []
+    store.retry(site.claim(), error="deadlock", code="query_failed", delay=0)
+    site.work()
+    answer = http.get("/jobs/a").data
+    told = [(a["attempt"], a["ending"], a["error"], a["worker"], a["db"]) for a in answer["attempts"]]
+    assert told == [(1, "retry", "deadlock", "w1", "main"), (2, "success", "", "w1", "main")]
+    assert (answer["attempt"], answer["rescues"]) == (2, 0)
+    assert answer["attempts"][0]["ended_at"] <= answer["attempts"][1]["started_at"]
+
+
 def test_a_generated_id_leads_to_its_job(site: Site) -> None:
     job_id = site.http.post(JOBS, {"args": ["U"]}).data["job_id"]
     assert site.http.get(f"/jobs/{job_id}").data["job_id"] == job_id

@@ -53,6 +53,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Ite
     text = f"""
 [app]
 data_dir = "{folder}/data"
+start_timeout = "1s"
 [db.pg]
 url = "{postgres.url(database)}"
 [db.down]
@@ -158,7 +159,7 @@ max_concurrent = 3
 url = "{postgres.url(source)}"
 """
     with jobber(tmp_path, text, TASKS) as running:
-        assert "the state database:" in running.text()
+        assert "the state database cannot be reached" in running.text()
         with pytest.raises(StateUnavailable):
             running.client.submit("rows", [3])
         own_server.start()

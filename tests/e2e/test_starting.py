@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.running import run
+import pytest
+
+from tests.e2e.running import Running, jobber, run
 from tests.e2e.short_leases import TASKS, config
-from tests.servers import Postgres, free_port
+from tests.servers import Postgres, free_port, wait_until
 
 
 def test_a_task_that_its_database_refuses_stops_the_start_with_file_and_line(
@@ -55,18 +59,110 @@ def test_a_port_in_use_is_said_before_anything_starts(tmp_path: Path, postgres: 
     assert f"cannot listen on 127.0.0.1:{postgres.port}" in done.stderr
 
 
-def test_with_strict_a_database_that_is_down_ends_the_start(tmp_path: Path, postgres: Postgres, database: str) -> None:
+@pytest.fixture(scope="module")
+def late(postgres: Postgres) -> Iterator[Postgres]:  # the other one shows that the program is installed
+    """A server that is down at first, and after each test that started it."""
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, late: Postgres) -> Iterator[Running]:
+    """A jobber that waits for its state, its results and its source."""
+    running = Running(tmp_path, config(tmp_path, late, "postgres"), TASKS)
+    try:
+        wait_until(lambda: "waiting up to" in running.text(), timeout=30)
+        yield running
+    finally:
+        running.kill()
+        late.stop()
+
+
+def test_a_start_waits_for_databases_and_says_for_which_why_and_how_long(waiting: Running, late: Postgres) -> None:
+    announced = waiting.text().partition("waiting up to 30 s for:\n")[2].splitlines()
+    assert len(announced) == 3, waiting.text()
+    for line, words in zip(
+        announced, ("the state database", "the results database main", "the database pg"), strict=True
+    ):
+        assert line.startswith(f"  {words}"), waiting.text()
+        assert "onnection refused" in line
+
+    late.start()
+
+    waiting.wait_ready()
+    for words in ("the state database is ready", "the results database main is ready", "the database pg is ready"):
+        assert waiting.text().count(words) == 1, waiting.text()
+    assert "goes on" not in waiting.text()
+    job = waiting.client.wait(waiting.client.submit("count_to", [3]).job_id, timeout=30)
+    assert (job.state, job.count) == ("SUCCESS", 3)
+    assert waiting.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_databases_as_it_ends_an_instance(waiting: Running, number: signal.Signals) -> None:
+    waiting.process.send_signal(number)
+
+    assert waiting.process.wait(5) == 0, waiting.text()
+    assert "stopped before it was started" in waiting.text()
+    assert "Traceback" not in waiting.text()
+
+
+def test_with_strict_the_start_ends_after_the_limit_and_names_all_that_is_missing(
+    tmp_path: Path, late: Postgres
+) -> None:
     (tmp_path / "sql").mkdir()
     (tmp_path / "sql" / "tasks.sql").write_text(TASKS["tasks.sql"])
-    text = config(tmp_path, postgres, database, more='start_timeout = "0s"')
-    (tmp_path / "config.toml").write_text(text.replace(f":{postgres.port}/", f":{free_port()}/", 1))
+    (tmp_path / "config.toml").write_text(config(tmp_path, late, "postgres", more='start_timeout = "1s"'))
+    server = f"127.0.0.1:{free_port()}"
 
-    address = f"127.0.0.1:{free_port()}"
-    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", address, "--strict")
+    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", server, "--strict")
 
     assert done.returncode == 1
-    assert "the state database cannot be reached" in done.stderr
+    said, _, error = done.stderr.partition("error: ")
+    assert "waiting up to 1 s for:" in said
+    for words in ("the state database cannot be reached", "the results database main", "the database pg"):
+        assert words in error
     assert "Traceback" not in done.stderr
+
+
+def test_a_task_that_is_refused_stops_the_start_though_another_database_is_missing(
+    tmp_path: Path, postgres: Postgres, database: str, late: Postgres
+) -> None:
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "bad.sql").write_text("-- name: bad\n-- db: pg\nSELECT * FROM no_table;\n")
+    text = config(tmp_path, postgres, database, more='start_timeout = "5m"')
+    (tmp_path / "config.toml").write_text(f'{text}[db.late]\nurl = "{late.url("postgres")}"\n')
+    server = f"127.0.0.1:{free_port()}"
+
+    done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", server)
+
+    assert done.returncode == 1
+    assert 'task bad on database pg: relation "no_table" does not exist' in done.stderr
+
+
+def test_tasks_that_a_source_refuses_when_it_comes_late_are_errors_in_the_log_and_the_others_run(
+    tmp_path: Path, late: Postgres
+) -> None:
+    text = f"""
+[app]
+data_dir = "{tmp_path}/data"
+start_timeout = "0s"
+[db.late]
+url = "{late.url("postgres")}"
+"""
+    tasks = {"tasks.sql": "-- name: good\nSELECT 1 AS one;\n\n-- name: bad\nSELECT * FROM no_table;\n"}
+    with jobber(tmp_path, text, tasks) as running:
+        assert "the database late cannot be reached" in running.text()
+        late.start()
+        try:
+            wait_until(lambda: "the database late is there now, and refuses tasks" in running.text(), timeout=30)
+
+            refusal = running.text().partition("refuses tasks")[2]
+            assert 'tasks.sql:4: task bad on database late: relation "no_table" does not exist' in refusal
+            assert running.client.wait(running.client.submit("good").job_id, timeout=30).state == "SUCCESS"
+        finally:
+            late.stop()
 
 
 def test_new_config_writes_the_sample_and_never_over_a_file(tmp_path: Path) -> None:

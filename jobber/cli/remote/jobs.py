@@ -15,7 +15,7 @@ from rich.text import Text
 from jobber.cli.remote.command import Failed, facts, remote
 from jobber.cli.remote.terminal import console, print_json, show, state, table, text, time
 from jobber.cli.remote.terminal import facts as fact_table
-from jobber.client import Client, JobStatus
+from jobber.client import Attempt, Client, JobStatus
 from jobber.errors import JobberError, JobIsFinished
 
 
@@ -33,6 +33,7 @@ def _show_job(job: JobStatus) -> None:
         pairs.append(("worker", text(job.worker)))
     if job.attempt:
         pairs.append(("attempt", f"{job.attempt} ({_retries(job.retries)})"))
+    pairs += [(f"attempt {past.attempt}", text(_past(past))) for past in (job.attempts or ())[:-1]]
     if job.error:
         pairs += [("error", text(job.error)), ("code", text(job.error_code))]
     pairs += [("waits for", text(hold.text)) for hold in job.waiting_for or ()]
@@ -62,6 +63,11 @@ def _show_job(job: JobStatus) -> None:
 
 def _retries(retries: int) -> str:
     return f"at most {retries} {'retry' if retries == 1 else 'retries'}" if retries else "no retries"
+
+
+def _past(attempt: Attempt) -> str:
+    where = f"{attempt.ending} on {attempt.db}, worker {attempt.worker}"
+    return f"{where}: {attempt.error}" if attempt.error else where
 
 
 def _progress(job: JobStatus) -> str:

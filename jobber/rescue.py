@@ -1,0 +1,175 @@
+"""What becomes of the jobs of a worker that died, hangs, or lost the state database: they are taken from it.
+
+Publishing is what makes a job succeed. So whoever takes an attempt over first sees to it that it can publish nothing
+any more, and looks whether it had already: then it has succeeded, though its worker could not say so. Else the job goes
+back to its queue, or has lost one worker too many.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from jobber.config import Settings
+from jobber.errors import AttemptError, Fenced, StateUnavailable
+from jobber.jobs import Job, JobState
+from jobber.leading import Role
+from jobber.queueing import Queueing
+from jobber.results.base import Published, ResultsBackend
+from jobber.store import Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ROLE = "rescue"
+#: Seconds that a results database gets to say what an attempt published.
+_PATIENCE = 5.0
+
+
+class Rescuer:
+    """Takes jobs from lost workers. Every worker process runs one; one of all acts at a time.
+
+    Parameters:
+        holder: a name of this process that no other has.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        queueing: Queueing,
+        results: Mapping[str, ResultsBackend],
+        holder: str,
+    ) -> None:
+        lease = settings.app.lease
+        self._max_rescues = settings.app.max_rescues
+        self._store = store
+        self._queueing = queueing
+        self._results = results
+        self._interval = min(settings.app.sweep, lease / 6)
+        self._role = Role(store, ROLE, holder, lease=lease / 2)
+        self._outages = Outages(lease, self._interval)
+        self._over = threading.Event()
+
+    def stop(self) -> None:
+        """End ``run`` after the step that it is in."""
+        self._over.set()
+
+    def run(self) -> None:
+        """Rescue what has to be, until stopped; in a thread of its own."""
+        while not self._over.wait(self._interval):
+            try:
+                if self._outages.none_of_late(self._store.now) and self._role.held():
+                    self.rescue()
+            except StateUnavailable as error:
+                log.warning("nobody is rescued for now: %s", error)
+                self._outages.note()
+            except Exception:
+                log.exception("rescuing stumbled; it goes on")
+        self._role.resign()
+
+    def rescue(self) -> None:
+        """Take every lost job from its worker."""
+        away: set[str] = set()
+        for job in self._store.lost():
+            try:
+                self._take(job, away)
+            except Fenced:
+                continue  # another instance was faster, or the worker came back in time
+
+    def _take(self, job: Job, away: set[str]) -> None:
+        self._store.declare_lost(job)
+        published = self._fence(job, away)
+        if published is not None:
+            wake = self._store.succeed(job, rows=published.rows, columns=published.columns)
+            state = JobState.SUCCESS
+        else:
+            changed = self._store.rescue(job, max_rescues=self._max_rescues)
+            wake, state = changed.wake, changed.job.state
+        log.warning("job %s attempt %d: worker %s is lost; now %s", job.job_id, job.attempt, job.worker, state)
+        for queue in wake:
+            self._queueing.wake(queue)
+
+    def _fence(self, job: Job, away: set[str]) -> Published | None:
+        """See to it that an attempt publishes nothing any more; return what it has published.
+
+        Parameters:
+            away: results databases that did not answer; they are not asked again. The janitor does, later.
+        """
+        backend = self._results.get(job.results)
+        if backend is None or job.results in away:
+            return None
+        try:
+            return _within(_PATIENCE, lambda: backend.fence(job.table, job.run, job.attempt))
+        except (AttemptError, TimeoutError) as error:
+            log.warning("could not ask %s what job %s published: %s", job.results, job.job_id, error or "no answer")
+            away.add(job.results)
+            return None
+
+
+class Outages:
+    """Notices that workers could not renew their leases, or that the clock of their leases jumped.
+
+    The state database may have been away, hung, or set its clock; this process may have slept. Nobody is to be declared
+    dead for it before all had one lease's time to report.
+
+    Parameters:
+        lease: seconds.
+        interval: seconds between two looks, about.
+    """
+
+    def __init__(self, lease: float, interval: float) -> None:
+        self._lease = lease
+        self._interval = interval
+        self._noted = time.monotonic()  # those who run already may have been cut off until now
+        self._last: tuple[float, float] | None = None
+
+    def note(self) -> None:
+        """Note an outage that ends now at the earliest."""
+        self._noted = time.monotonic()
+        self._last = None
+
+    def none_of_late(self, clock: Callable[[], int]) -> bool:
+        """Return whether leases can be relied on.
+
+        Parameters:
+            clock: reads the clock of the leases, in microseconds.
+        """
+        began = time.monotonic()
+        there, here = clock() / 1_000_000, time.monotonic()
+        if self._last is not None:
+            passed_there, passed_here = there - self._last[0], here - self._last[1]
+            slow = here - began > self._lease / 3 or passed_here > self._interval + self._lease / 3
+            if slow or abs(passed_there - passed_here) > self._lease / 3:
+                log.warning(
+                    "the state database was away, or a clock jumped: no worker is declared lost for %g s", self._lease
+                )
+                self._noted = here
+        self._last = there, here
+        return here - self._noted >= self._lease
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """Return what ``work`` returns; it goes on unattended where that takes longer. Raises TimeoutError then."""
+    outcome: list[T] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:  # noqa: BLE001  # raised again by who waits
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="bounded", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not outcome:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return outcome[0]
