@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from jobber.config import Settings
 from jobber.config.problems import nearest
 from jobber.errors import TaskFileError
 from jobber.sqltext import Statement, parse
-from jobber.tasks import files, tags
+from jobber.tasks import files, lint, tags
 from jobber.tasks.model import Task
 
 
@@ -22,17 +23,25 @@ class TaskSet(Mapping[str, Task]):
     Parameters:
         tasks: no two of one name.
         default_queue: where jobs of a task without a queue go.
-        warnings: what is no mistake, but should be told at start: text with file and line.
+        warn: gives the ``warnings``.
     """
 
-    def __init__(self, tasks: Iterable[Task], default_queue: str, warnings: Iterable[str] = ()) -> None:
-        self.warnings: tuple[str, ...] = tuple(warnings)
+    def __init__(self, tasks: Iterable[Task], default_queue: str, warn: Callable[[], Iterable[str]] = tuple) -> None:
+        self._warn = warn
         self._tasks = {task.name: task for task in sorted(tasks, key=lambda task: task.name)}
         named = {task.queue for task in self._tasks.values() if task.queue is not None}
         #: The default queue, then every other one that a task names.
         self.queues: tuple[str, ...] = (default_queue, *sorted(named - {default_queue}))
         #: SHA-256, hex, of all that the files say; equal for equal files wherever they lie.
         self.version: str = _digest(self._tasks.values())
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What is no mistake, but should be told at start: text with file and line.
+
+        Looked for when it is first asked for, so that processes that do not tell it do not pay for it.
+        """
+        return tuple(self._warn())
 
     def __getitem__(self, name: str) -> Task:
         return self._tasks[name]
@@ -75,7 +84,8 @@ def load(directories: Sequence[Path], settings: Settings) -> TaskSet:
             + "\n".join(f"  {text}" for text in loader.problems),
             problems=loader.problems,
         )
-    return TaskSet(loader.tasks.values(), settings.app.default_queue, loader.warnings)
+    tasks = [task for task, _ in loader.loaded]
+    return TaskSet(tasks, settings.app.default_queue, partial(_warnings, loader.loaded))
 
 
 class _Loader:
@@ -83,9 +93,8 @@ class _Loader:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.tasks: dict[str, Task] = {}
         self.problems: list[str] = []
-        self.warnings: list[str] = []
+        self.loaded: list[tuple[Task, files.Query]] = []  # what is right
         self._places: dict[str, tuple[Path, int]] = {}  # of every name, its task right or wrong
 
     def read_directory(self, directory: Path) -> None:
@@ -123,10 +132,7 @@ class _Loader:
             task, problems = self._task(query, file)
             noted += [(line, query.name, problem) for line, problem in problems]
             if task is not None:
-                self.tasks[query.name] = task
-                self.warnings += [
-                    f"{file}:{line}: task {query.name}: {text}" for line, text in tags.warnings(query.comments)
-                ]
+                self.loaded.append((task, query))
         for line, name, problem in sorted(noted, key=lambda note: note[0]):
             self.problems.append(f"{file}:{line}: {f'task {name}: ' if name else ''}{problem}")
 
@@ -163,6 +169,14 @@ class _Loader:
             ),
             [],
         )
+
+
+def _warnings(loaded: Iterable[tuple[Task, files.Query]]) -> Iterator[str]:
+    for task, query in loaded:
+        # The statement begins where the query's text does: that has no empty lines in front.
+        in_sql = [(query.sql_line + line - 1, text) for line, text in lint.warnings(task.statements)]
+        for line, text in (*tags.warnings(query.comments), *in_sql):
+            yield f"{task.file}:{line}: task {task.name}: {text}"
 
 
 def _statements(

@@ -46,10 +46,6 @@ SELECT pg_sleep($1);
 -- db: pg
 SELECT i, i * 2 AS twice FROM generate_series(1, $1) AS i;
 
--- name: breaks_halfway
--- db: pg
-SELECT i, 1 / (5000 - i) AS x FROM generate_series(1, 10000) AS i;
-
 -- name: missing_table
 -- db: pg
 -- raw: 1
