@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ROLE = "rescue"
-#: Seconds that a results database gets to say what an attempt published.
-_PATIENCE = 5.0
+#: Seconds that a results database gets to say what an attempt published, and for which it is asked again and again.
+_PATIENCE, _PERSISTENCE = 5.0, 60.0
 
 
 class Rescuer:
@@ -54,6 +54,7 @@ class Rescuer:
         self._interval = min(settings.app.sweep, lease / 6)
         self._role = Role(store, ROLE, holder, lease=lease / 2)
         self._outages = Outages(lease, self._interval)
+        self._asked: dict[tuple[int, int], float] = {}  # attempts whose results database is silent, and since when
         self._over = threading.Event()
 
     def stop(self) -> None:
@@ -74,42 +75,58 @@ class Rescuer:
         self._role.resign()
 
     def rescue(self) -> None:
-        """Take every lost job from its worker."""
-        away: set[str] = set()
-        for job in self._store.lost():
+        """Take every lost job from its worker; those whose results database does not answer some time later."""
+        silent: set[str] = set()
+        lost = self._store.lost()
+        keys = {(job.run, job.attempt) for job in lost}
+        self._asked = {key: since for key, since in self._asked.items() if key in keys}
+        for job in lost:
             try:
-                self._take(job, away)
+                self._take(job, silent)
             except Fenced:
                 continue  # another instance was faster, or the worker came back in time
 
-    def _take(self, job: Job, away: set[str]) -> None:
+    def _take(self, job: Job, silent: set[str]) -> None:
         self._store.declare_lost(job)
-        published = self._fence(job, away)
+        try:
+            published = self._fence(job, silent)
+        except (AttemptError, TimeoutError) as error:
+            # Nothing is lost by waiting: without its results database the job could not succeed anyway.
+            since = self._asked.setdefault((job.run, job.attempt), time.monotonic())
+            silent.add(job.results)
+            if time.monotonic() - since < _PERSISTENCE:
+                log.warning("job %s attempt %d: its worker is lost, and so is %s: %s", *_named(job), job.results, error)
+                return
+            published = None
         if published is not None:
             wake = self._store.succeed(job, rows=published.rows, columns=published.columns)
             state = JobState.SUCCESS
         else:
             changed = self._store.rescue(job, max_rescues=self._max_rescues)
             wake, state = changed.wake, changed.job.state
-        log.warning("job %s attempt %d: worker %s is lost; now %s", job.job_id, job.attempt, job.worker, state)
+        log.warning("job %s attempt %d: worker %s is lost; now %s", *_named(job), job.worker, state)
         for queue in wake:
             self._queueing.wake(queue)
 
-    def _fence(self, job: Job, away: set[str]) -> Published | None:
+    def _fence(self, job: Job, silent: set[str]) -> Published | None:
         """See to it that an attempt publishes nothing any more; return what it has published.
 
         Parameters:
-            away: results databases that did not answer; they are not asked again. The janitor does, later.
+            silent: results databases that have not answered in this round.
+
+        Raises:
+            AttemptError, TimeoutError: the results database does not answer.
         """
         backend = self._results.get(job.results)
-        if backend is None or job.results in away:
+        if backend is None:
             return None
-        try:
-            return _within(_PATIENCE, lambda: backend.fence(job.table, job.run, job.attempt))
-        except (AttemptError, TimeoutError) as error:
-            log.warning("could not ask %s what job %s published: %s", job.results, job.job_id, error or "no answer")
-            away.add(job.results)
-            return None
+        if job.results in silent:
+            raise TimeoutError("no answer")
+        return _within(_PATIENCE, lambda: backend.fence(job.table, job.run, job.attempt))
+
+
+def _named(job: Job) -> tuple[str, int]:
+    return job.job_id, job.attempt
 
 
 class Outages:

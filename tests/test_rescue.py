@@ -132,29 +132,40 @@ def test_a_worker_that_is_alive_keeps_its_job_and_may_publish(site: Site, rescue
 
 
 @pytest.mark.parametrize("how", ["down", "silent"])
-def test_results_that_do_not_answer_hold_up_one_rescue_and_prevent_none(
+def test_a_job_whose_results_database_is_away_is_rescued_when_that_is_back_or_has_been_away_for_long(
     site: Site, rescuer: Rescuer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    """Whether it had published is known then; and one round waits for a silent database once."""
     monkeypatch.setattr("jobber.rescue._PATIENCE", 0.2)
-    for job_id in ("a", "b"):
-        lose(site, job_id)
+    for job_id in ("a", "b", "c"):
+        lose(site, job_id, published=job_id == "a")
         statement = text("UPDATE jobber_workers SET lease_until = 9000000000000000")
         site.instance.store._database.write(lambda connection, statement=statement: connection.execute(statement))
     expire_leases(site)
     asked: list[str] = []
+    real = site.instance.results["reports"].fence
 
-    def fence(table: str, _run: int, _attempt: int) -> Any:
+    def fence(table: str, run: int, attempt: int) -> Any:
         asked.append(table)
+        if table == "results_a" and len(asked) > 1:
+            return real(table, run, attempt)
         if how == "down":
             raise ResultsUnavailable("away")
         time.sleep(1)
+        return None
+
+    def states() -> list[str]:
+        return [site.instance.store.get(job_id).state.value for job_id in ("a", "b", "c")]
 
     monkeypatch.setattr(site.instance.results["reports"], "fence", fence)
-
     rescuer.rescue()
+    assert (len(asked), states()) == (1, ["STARTED"] * 3)
+    rescuer.rescue()
+    assert (len(asked), states()) == (3, ["SUCCESS", "STARTED", "STARTED"])
 
-    assert len(asked) == 1
-    assert {site.instance.store.get(job_id).state for job_id in ("a", "b")} == {JobState.PENDING}
+    monkeypatch.setattr("jobber.rescue._PERSISTENCE", 0)
+    rescuer.rescue()
+    assert (len(asked), states()) == (4, ["SUCCESS", "PENDING", "PENDING"])
 
 
 # -- outages ----------------------------------------------------------------------------------------------------------
