@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 ROLE = "rescue"
 #: Seconds that a results database gets to say what an attempt published, and for which it is asked again and again.
-_PATIENCE, _PERSISTENCE = 5.0, 60.0
+_PATIENCE, _PERSISTENCE = 5.0, 120.0
 
 
 class Rescuer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -18,13 +17,14 @@ from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row
 from jobber.config import ResultsSettings
 from jobber.errors import AttemptError, ResultsFailed, ResultsGone
-from jobber.results import naming
+from jobber.results import naming, notes
 from jobber.results import postgresql_ledger as ledger
-from jobber.results.base import LEDGER, Claim, Target
+from jobber.results.base import LEDGER, Claim, Published, Target
 from jobber.results.postgresql_errors import translate, translated, words
 from jobber.results.postgresql_pool import Connection, Connections
 from jobber.results.postgresql_waiting import heard
-from jobber.results.postgresql_writer import LOCK_PAUSE, LOCK_TIMEOUT, Writer
+from jobber.results.postgresql_writer import BRIEFLY, Writer
+from jobber.results.readers import Patience
 from jobber.sources.base import Shape
 
 log = logging.getLogger(__name__)
@@ -53,21 +53,18 @@ class PostgresResults:
 
     Parameters:
         settings: ``[results.NAME]``.
-        publish_timeout: seconds that publishing (or purging) waits for readers who keep the old result open.
         segment_seconds: age that a loading transaction may reach before it is committed.
     """
 
     engine = "postgresql"
     accepts = frozenset({Shape.ENCODED, Shape.DECODED})
 
-    def __init__(
-        self, settings: ResultsSettings, *, publish_timeout: float = 60.0, segment_seconds: float = 60.0
-    ) -> None:
+    def __init__(self, settings: ResultsSettings, *, segment_seconds: float = 60.0) -> None:
         naming.check_template(settings)
         self.name = settings.name
         self.unlogged = settings.unlogged
         self.grant_select_to = settings.grant_select_to
-        self.publish_timeout = publish_timeout
+        self._publish_timeout = settings.publish_timeout
         self.segment_seconds = segment_seconds
         self.connections = Connections(settings)
         self._template = settings.results_table
@@ -78,7 +75,7 @@ class PostgresResults:
     # -- the protocol -------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Create the ledger if it is not there."""
+        """Create the ledger if it is not there, and bring one of an earlier version up to date."""
         with self._preparing, self._idle() as connection:
             row = connection.execute("SELECT current_schema()").fetchone()
             if row is None or row[0] is None:
@@ -92,6 +89,7 @@ class PostgresResults:
             while not self.exists(connection, LEDGER):
                 with suppress(*_MADE_MEANWHILE):
                     connection.execute(self.sql(ledger.CREATE))
+            self._upgrade(connection)
             self._prepared = True
 
     def table_name(self, job_id: str) -> str:
@@ -115,28 +113,29 @@ class PostgresResults:
         finally:
             writer.close()
 
-    def fence(self, table: str, run: int, attempt: int) -> None:
+    def ping(self) -> None:
+        """Raise ResultsUnavailable unless the server answers, within 2 seconds at least (libpq's least limit)."""
+        self.connections.ping()
+
+    def fence(self, table: str, run: int, attempt: int) -> Published | None:
         """Make sure that no attempt up to (run, attempt) publishes to ``table`` any more; drops its staging table."""
         with self._ready() as connection:
             facts = {"table": table, "run": run, "attempt": attempt}
             row = connection.execute(self.sql(ledger.FENCE), facts).fetchone()
             if row is not None:
                 self._drop_leftovers(connection, table, row[0])
+            # From here on nothing that this attempt has not published yet will be.
+            return self._published(connection, table, run, attempt)
 
     def drop(self, table: str, run: int) -> bool:
         """Drop the published result of ``run``; False if the ledger holds none of that run any more."""
-        deadline = time.monotonic() + self.publish_timeout
+        patience = self.patience(f'"{table}"', "it cannot be dropped")
         while True:
             try:
                 with self._connected() as connection:
                     return self._drop(connection, table, run)
             except psycopg.errors.LockNotAvailable as exc:
-                if time.monotonic() >= deadline:
-                    raise ResultsFailed(
-                        f'"{table}" in results database "{self.name}" is held open by a reader for more than '
-                        f"{self.publish_timeout:g} s, so it cannot be dropped"
-                    ) from exc
-                time.sleep(LOCK_PAUSE)
+                patience.pause(exc)
 
     def rows(self, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int) -> list[Row]:
         """Return rows of the published result of ``run`` in the order of its query, in canonical form."""
@@ -180,6 +179,10 @@ class PostgresResults:
 
     # -- for the writer -----------------------------------------------------------------------------------------------
 
+    def patience(self, what: str, so: str) -> Patience:
+        """Return how long an operation waits for those who keep ``what`` open."""
+        return Patience(self._publish_timeout, f'{what} in results database "{self.name}"', so)
+
     def sql(self, statement: SQL, **parts: Composable) -> Composed:
         """Return a statement of the ledger with its name filled in."""
         return statement.format(ledger=self.identifier(LEDGER), **parts)
@@ -190,8 +193,7 @@ class PostgresResults:
 
     def exists(self, connection: Connection, table: str) -> bool:
         """Say whether anything of that name stands in the schema."""
-        name = self.identifier(table).as_string(connection)
-        return connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone() == (True,)
+        return connection.execute("SELECT to_regclass(%s) IS NOT NULL", [self._quoted(table)]).fetchone() == (True,)
 
     def entry(self, connection: Connection, table: str) -> ledger.Entry | None:
         """Return the ledger's row of a table, locked until the transaction ends."""
@@ -209,7 +211,7 @@ class PostgresResults:
         """Say whether the attempt's result is the published one, when no transaction of its is under way any more."""
         with self._ready() as connection:
             entry = self.entry(connection, target.table)
-        return entry is not None and entry.published(target)
+        return entry is not None and entry.published(target.run, target.attempt)
 
     def give_up(self, target: Target, staging: str, *, drop: bool) -> None:
         """Forget an attempt that did not publish, and drop its staging table unless somebody keeps it open."""
@@ -220,6 +222,19 @@ class PostgresResults:
             connection.execute(self.sql(ledger.GIVE_UP), {**facts, "dropped": dropped})
 
     # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _upgrade(self, connection: Connection) -> None:
+        """Add what a ledger of an earlier version lacks. Locks nothing where there is nothing to do."""
+        patience = self.patience(f'"{LEDGER}"', "it cannot be brought up to date")
+        while connection.execute(ledger.IS_OLD, {"name": self._quoted(LEDGER)}).fetchone() == (True,):
+            try:
+                connection.execute(SQL("; ").join([SQL("BEGIN"), BRIEFLY, self.sql(ledger.UPGRADE), SQL("COMMIT")]))
+            except psycopg.errors.LockNotAvailable as exc:
+                self.roll_back(connection)
+                patience.pause(exc)
+
+    def _quoted(self, table: str) -> str:
+        return self.identifier(table).as_string()
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -299,28 +314,52 @@ class PostgresResults:
         if dropped:
             connection.execute(self.sql(ledger.FORGET_LEFTOVERS), {"table": table, "dropped": dropped})
 
-    def _page(
-        self, connection: Connection, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int
-    ) -> list[Row] | None:
-        """Return a page, or None if the table or the run is not there."""
+    def _published(self, connection: Connection, table: str, run: int, attempt: int) -> Published | None:
+        """Return what an attempt published, or None if it does not stand there whole."""
+        entry = self._read(connection, table)
+        if entry is None or not entry.published(run, attempt):
+            return None
+        with self._standing(connection, table, run) as entry:
+            if entry is None or entry.rows is None or not entry.published(run, attempt):
+                return None
+            # A crash empties UNLOGGED tables.
+            [(rows,)] = connection.execute(SQL("SELECT count(*) FROM {}").format(self.identifier(table))).fetchall()
+            return notes.published(run, attempt, entry.rows, entry.columns) if rows == entry.rows else None
+
+    @contextmanager
+    def _standing(self, connection: Connection, table: str, run: int) -> Iterator[ledger.Entry | None]:
+        """Keep the published table of a run from being replaced, and read its entry; None if table or run is gone."""
         try:
             # The lock comes before the look into the ledger: while it is held nothing else can take the table's place.
             connection.execute(_IN_ORDER)
             try:
                 connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(self.identifier(table)))
             except psycopg.errors.UndefinedTable:
-                return None
-            entry = connection.execute(self.sql(ledger.READ), {"table": table}).fetchone()
-            if entry is None or entry[0] != run:
-                return None
-            page = self._select(connection, table, columns, offset, limit)
-            expected = max(0, min(limit, entry[1] - offset))
-            # An UNLOGGED table that a crash emptied; a page beyond the end must notice it too.
-            if len(page) < expected or (entry[1] and not expected and not self._select(connection, table, [], 0, 1)):
-                raise self._gone(table)
-            return page
+                yield None
+                return
+            entry = self._read(connection, table)
+            yield entry if entry is not None and entry.run == run else None
         finally:
             self.roll_back(connection)
+
+    def _page(
+        self, connection: Connection, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int
+    ) -> list[Row] | None:
+        """Return a page, or None if the table or the run is not there."""
+        with self._standing(connection, table, run) as entry:
+            # The janitor may take a while to come.
+            if entry is None or entry.rows is None or entry.expired:
+                return None
+            page = self._select(connection, table, columns, offset, limit)
+            expected = max(0, min(limit, entry.rows - offset))
+            # An UNLOGGED table that a crash emptied; a page beyond the end must notice it too.
+            if len(page) < expected or (entry.rows and not expected and not self._select(connection, table, [], 0, 1)):
+                raise self._gone(table)
+            return page
+
+    def _read(self, connection: Connection, table: str) -> ledger.Entry | None:
+        row = connection.execute(self.sql(ledger.READ), {"table": table}).fetchone()
+        return None if row is None else ledger.Entry(*row)
 
     def _select(
         self, connection: Connection, table: str, columns: Sequence[Column], offset: int, limit: int
@@ -355,4 +394,4 @@ def _with_floats(row: tuple[Any, ...], positions: Sequence[int]) -> Row:
 
 def _drop_now(table: Identifier) -> list[Composable]:
     """Return the steps that drop a table in a transaction without making new readers wait behind an old one."""
-    return [SQL("SET LOCAL lock_timeout = {}").format(Literal(LOCK_TIMEOUT)), SQL("DROP TABLE {}").format(table)]
+    return [BRIEFLY, SQL("DROP TABLE {}").format(table)]

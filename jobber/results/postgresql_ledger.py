@@ -2,12 +2,13 @@
 
 ``claim_run, claim_attempt`` is the newest attempt that was ever registered or fenced; ``staging`` names its staging
 table while it may still publish. ``run, attempt, rows, published_at, expires_at`` describe the published result and are
-NULL without one. ``leftovers`` are staging tables of overtaken attempts that still have to be dropped.
+NULL without one, and so does ``columns`` (``notes``). ``leftovers`` are staging tables of overtaken attempts that still
+have to be dropped.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 
 from psycopg.sql import SQL
 
@@ -25,14 +26,16 @@ class Entry(NamedTuple):
     run: int | None
     attempt: int | None
     rows: int | None
+    columns: str | None
+    expired: bool | None  # whether the result's time is over, by this database's clock
 
     def may_publish(self, target: Target, staging: str) -> bool:
         """Whether the attempt still holds the table's claim."""
         return (self.claim_run, self.claim_attempt, self.staging) == (target.run, target.attempt, staging)
 
-    def published(self, target: Target) -> bool:
+    def published(self, run: int, attempt: int) -> bool:
         """Whether the attempt's result is the published one."""
-        return (self.run, self.attempt) == (target.run, target.attempt)
+        return (self.run, self.attempt) == (run, attempt)
 
 
 def fenced(target: Target) -> Fenced:
@@ -49,7 +52,7 @@ CREATE TABLE IF NOT EXISTS {ledger} (
     claim_run bigint NOT NULL, claim_attempt bigint NOT NULL,
     claimed_at timestamptz NOT NULL DEFAULT now(),
     staging text, leftovers text[] NOT NULL DEFAULT '{{}}',
-    run bigint, attempt bigint, rows bigint, published_at timestamptz, expires_at timestamptz
+    run bigint, attempt bigint, rows bigint, columns text, published_at timestamptz, expires_at timestamptz
 );
 CREATE INDEX IF NOT EXISTS jobber_ledger_expires ON {ledger} (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobber_ledger_leftovers ON {ledger} (table_name) WHERE leftovers <> '{{}}';
@@ -57,6 +60,16 @@ CREATE INDEX IF NOT EXISTS jobber_ledger_staging ON {ledger} (claimed_at) WHERE 
 CREATE INDEX IF NOT EXISTS jobber_ledger_idle ON {ledger} (claimed_at) WHERE run IS NULL AND staging IS NULL
 """
 )
+
+# Ledgers of earlier versions lack columns that came later.
+IS_OLD = SQL(
+    """
+SELECT NOT EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = to_regclass(%(name)s) AND attname = 'columns' AND NOT attisdropped
+)
+"""
+)
+UPGRADE = SQL("ALTER TABLE {ledger} ADD COLUMN IF NOT EXISTS columns text")
 
 # An attempt that is overtaken leaves its staging table to whoever overtakes it. A job never replaces the live result of
 # another job, even where their table names meet.
@@ -73,13 +86,12 @@ RETURNING leftovers
 """
 )
 
-LOCK = SQL(
-    """
-SELECT job_id, claim_run, claim_attempt, staging, run, attempt, rows
-FROM {ledger} WHERE table_name = %(table)s FOR UPDATE
+_READ: LiteralString = """
+SELECT job_id, claim_run, claim_attempt, staging, run, attempt, rows, columns, expires_at <= clock_timestamp()
+FROM {ledger} WHERE table_name = %(table)s
 """
-)
-READ = SQL("SELECT run, rows FROM {ledger} WHERE table_name = %(table)s")
+READ = SQL(_READ)
+LOCK = SQL(_READ + "FOR UPDATE")
 
 # Given up, not overtaken: the same attempt may begin once more, an older one may not.
 GIVE_UP = SQL(
@@ -122,7 +134,7 @@ LEFTOVERS = SQL("SELECT table_name, leftovers FROM {ledger} WHERE leftovers <> '
 UNPUBLISH = SQL(
     """
 UPDATE {ledger}
-SET run = NULL, attempt = NULL, rows = NULL, published_at = NULL, expires_at = NULL, claimed_at = now()
+SET run = NULL, attempt = NULL, rows = NULL, columns = NULL, published_at = NULL, expires_at = NULL, claimed_at = now()
 WHERE table_name = {table}
 """
 )
@@ -138,7 +150,8 @@ WHERE run IS NULL AND staging IS NULL AND leftovers = '{{}}' AND claimed_at < no
 PUBLISHED = SQL(
     """
 UPDATE {ledger}
-SET staging = NULL, run = claim_run, attempt = claim_attempt, rows = {rows}, published_at = clock_timestamp(),
+SET staging = NULL, run = claim_run, attempt = claim_attempt, rows = {rows}, columns = {columns},
+    published_at = clock_timestamp(),
     expires_at = CASE WHEN {ttl} > 0 THEN clock_timestamp() + make_interval(secs => {ttl}) END
 WHERE table_name = {table}
 """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from threading import Timer
 from typing import Any
 
 import psycopg
@@ -12,8 +13,10 @@ from sqlalchemy import make_url
 
 from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
+from jobber.errors import ResultsUnavailable
 from jobber.results.pool import Pool, is_silent
 from jobber.results.postgresql_errors import translated
+from jobber.results.postgresql_waiting import heard
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -43,10 +46,31 @@ class Connections:
             **url.query,
             **url.translate_connect_args(username="user", database="dbname"),
         }
+        self._timeout = settings.connect_timeout
         self._pool = Pool(settings, self._connect, _is_idle)
 
+    def ping(self) -> None:
+        """Ask the server something on a connection of its own: those of the pool may all be in use.
+
+        Raises:
+            ResultsUnavailable: there was no answer in time.
+        """
+        token = Cancellation()
+        late = ResultsUnavailable(f'results database "{self._name}" is not available: no answer')
+        timer = Timer(self._timeout, token.pull, [late])
+        timer.daemon = True
+        timer.start()
+        try:
+            with translated(self._name), closing(self._open()) as connection, heard(token, connection):
+                connection.execute("SELECT 1")
+        finally:
+            timer.cancel()
+
+    def _open(self) -> Connection:
+        return psycopg.connect(autocommit=True, prepare_threshold=None, **self._parameters)
+
     def _connect(self) -> Connection:
-        connection = psycopg.connect(autocommit=True, prepare_threshold=None, **self._parameters)
+        connection = self._open()
         try:
             connection.execute(_SESSION)
             # A statement whose client is gone ends soon; not every version and system can look for that.

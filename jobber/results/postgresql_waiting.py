@@ -6,9 +6,12 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from jobber.cancellation import Cancellation
-from jobber.results.postgresql_pool import Connection
+
+if TYPE_CHECKING:
+    from jobber.results.postgresql_pool import Connection
 
 
 @contextmanager

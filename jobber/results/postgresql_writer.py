@@ -7,7 +7,6 @@ in place.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row
 from jobber.errors import AttemptError, ResultsFailed, ResultsUnavailable
+from jobber.results import notes, readers
 from jobber.results import postgresql_ledger as ledger
 from jobber.results.aside import aside
 from jobber.results.base import Target
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a result that is held back to be published in a single transaction.
 SMALL = 1024 * 1024
-#: While an old table cannot be dropped because of a reader, new readers queue behind the attempt for this long …
-LOCK_TIMEOUT = "100ms"
-#: … and then run free for this long (seconds).
-LOCK_PAUSE = 0.2
+#: From here on a transaction waits for readers no longer than others may queue behind it.
+BRIEFLY = SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{round(readers.WAIT * 1000)}ms"))
 #: How long the server waits for the COMMIT while nobody can read the table.
 COMMIT_TIMEOUT = "5s"
 
@@ -52,6 +50,7 @@ class Writer:
         self.staging = staging_name(target)
         self._backend = backend
         self._target = target
+        self._columns = columns
         self._encoder = CopyText(columns)
         self._cancellation = cancellation
         self._load = Load(backend, target, columns, self.staging, cancellation)
@@ -79,7 +78,7 @@ class Writer:
 
     def publish(self) -> int:
         """Make the rows the job's result in one step and return their number."""
-        deadline = time.monotonic() + self._backend.publish_timeout
+        patience = self._backend.patience(f'the old result "{self._target.table}"', "the new one cannot take its place")
         while not self._published:
             try:
                 self._cancellation.check()
@@ -88,15 +87,9 @@ class Writer:
                 with self._connection() as connection:
                     self._publish(connection)
             except psycopg.errors.LockNotAvailable as exc:
-                if time.monotonic() >= deadline:
-                    raise ResultsFailed(
-                        f'the old result "{self._target.table}" in results database "{self._backend.name}" is held '
-                        f"open by a reader for more than {self._backend.publish_timeout:g} s, so the new one cannot "
-                        "take its place"
-                    ) from exc
                 # Next time no more than the swap is left to do.
                 self._stage()
-                time.sleep(LOCK_PAUSE)
+                patience.pause(exc)
             except AttemptError as error:
                 if isinstance(error, ResultsUnavailable):
                     self._load.release()
@@ -192,7 +185,7 @@ class Writer:
         else:
             connection.execute("BEGIN")
         entry = self._backend.entry(connection, self._target.table)
-        if entry is not None and entry.published(self._target):
+        if entry is not None and entry.published(self._target.run, self._target.attempt):
             return None  # its answer was lost
         if entry is None or not entry.may_publish(self._target, self.staging):
             raise ledger.fenced(self._target)
@@ -217,10 +210,11 @@ class Writer:
             # This lock lets readers in and keeps autovacuum out (waits until it yields); then only readers are left to
             # keep the next one from being granted.
             steps.append(SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table))
-            steps.append(SQL("SET LOCAL lock_timeout = {}").format(Literal(LOCK_TIMEOUT)))
+            steps.append(BRIEFLY)
             steps.append(SQL("DROP TABLE {}").format(table))
         steps.append(SQL("ALTER TABLE {} RENAME TO {}").format(staging, Identifier(self._target.table)))
-        facts = {"table": self._target.table, "rows": self.rows, "ttl": self._target.ttl}
+        noted = notes.note(self._target.run, self._target.attempt, self._columns)
+        facts = {"table": self._target.table, "rows": self.rows, "columns": noted, "ttl": self._target.ttl}
         literals = {key: Literal(value) for key, value in facts.items()}
         steps.append(self._backend.sql(ledger.PUBLISHED, **literals))
         # COMMIT is sent on its own, when the attempt is known to go on; a worker that hangs before that keeps readers

@@ -10,7 +10,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -18,10 +17,10 @@ from sqlalchemy import make_url
 from jobber.cancellation import Cancellation
 from jobber.columns import ROW_PLACE, Column, Kind, Row
 from jobber.config import ResultsSettings
-from jobber.errors import ConfigError, ResultsFailed, ResultsGone
-from jobber.results import naming
+from jobber.errors import ConfigError, ResultsFailed, ResultsGone, ResultsUnavailable
+from jobber.results import naming, notes
 from jobber.results import sqlite_ledger as ledger
-from jobber.results.base import Claim, Target
+from jobber.results.base import Claim, Published, Target
 from jobber.results.sqlite_errors import translated
 from jobber.results.sqlite_writer import Writer, flush, quoted
 from jobber.sources.base import Shape
@@ -50,7 +49,7 @@ class SqliteResults:
     # -- the protocol -------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Create the folder and the ledger if they are not there."""
+        """Create the folder and the ledger if they are not there, or bring an older ledger up to date."""
         with translated(self.name), self.ledger.transaction():
             pass
 
@@ -76,7 +75,8 @@ class SqliteResults:
                         retryable=False,
                     )
                 self._drop_staging(entry)
-            ledger.claim(connection, target, writer.staging)
+            noted = notes.note(target.run, target.attempt, columns)
+            ledger.claim(connection, target, staging=writer.staging, columns=noted)
         try:
             with translated(self.name):
                 writer.open()
@@ -84,15 +84,26 @@ class SqliteResults:
         finally:
             writer.close()
 
-    def fence(self, table: str, run: int, attempt: int) -> None:
+    def ping(self) -> None:
+        """Raise ResultsUnavailable unless the folder, or the nearest one above that is there, can be written to."""
+        there = next(
+            path for path in (self.folder.absolute(), *self.folder.absolute().parents) if os.path.lexists(path)
+        )
+        if not os.path.isdir(there) or not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise ResultsUnavailable(f"the folder of [results.{self.name}] cannot be used: it cannot be written to")
+
+    def fence(self, table: str, run: int, attempt: int) -> Published | None:
         """Make sure that no attempt up to (run, attempt) publishes to ``table`` any more; drops its staging file."""
         with translated(self.name), self.ledger.transaction() as connection:
             entry = self.settle(connection, table)
-            if entry is not None:
-                if (entry.claim_run, entry.claim_attempt) > (run, attempt):
-                    return
-                self._drop_staging(entry)
-            ledger.claim(connection, Target(table, "", run, attempt, 0), None)
+            if entry is None or (entry.claim_run, entry.claim_attempt) <= (run, attempt):
+                if entry is not None:
+                    self._drop_staging(entry)
+                ledger.claim(connection, Target(table, "", run, attempt, 0))
+            # Under the ledger's lock nobody takes the file's place.
+            if entry is None or (entry.run, entry.attempt) != (run, attempt) or not self._is_whole(entry):
+                return None
+            return notes.published(run, attempt, entry.rows or 0, entry.columns)
 
     def drop(self, table: str, run: int) -> bool:
         """Drop the published result of ``run``; False if the ledger holds none of that run any more."""
@@ -162,13 +173,21 @@ class SqliteResults:
         with closing(self._reader(self.file(table))) as reader:
             rows = _count(reader, table)
         ledger.set_published(connection, table, rows)
-        return replace(entry, staging=None, run=claim[0], attempt=claim[1], rows=rows)
+        return ledger.entry(connection, table)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def _drop_staging(self, entry: ledger.Entry) -> None:
         if entry.staging is not None:
             (self.folder / entry.staging).unlink(missing_ok=True)
+
+    def _is_whole(self, entry: ledger.Entry) -> bool:
+        """Say whether the published file is there, and has as many rows as the ledger says."""
+        file = self.file(entry.table)
+        if ledger.read_marker(file) != ledger.marker(entry.run or 0, entry.attempt or 0):
+            return False
+        with closing(self._reader(file)) as reader:
+            return _count(reader, entry.table) == entry.rows
 
     def _unpublish(self, connection: sqlite3.Connection, table: str) -> None:
         self.file(table).unlink(missing_ok=True)
@@ -190,6 +209,8 @@ class SqliteResults:
             entry = self.ledger.read(table)
             if entry is None or entry.run != run or version != ledger.marker(run, entry.attempt or 0):
                 return None
+            if entry.expired:
+                return None  # the janitor may take a while to come
             if _count(reader, table) != entry.rows:
                 return None  # somebody changed the file
             # With the table's name before it, an unknown column is an error and not a string

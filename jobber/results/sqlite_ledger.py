@@ -27,17 +27,20 @@ APPLICATION = 0x6A6F6272
 BUSY_TIMEOUT = 10_000
 
 # Names are compared as file systems may compare them; times are Julian days. "claim" and "staging" as on PostgreSQL:
-# the newest attempt that was ever registered or fenced, and its staging file while it may still publish.
+# the newest attempt that was ever registered or fenced, and its staging file while it may still publish. "columns" are
+# notes of the columns (``notes``).
 _CREATE = """
 CREATE TABLE IF NOT EXISTS jobber_ledger (
     table_name TEXT PRIMARY KEY COLLATE NOCASE, job_id TEXT NOT NULL,
     claim_run INTEGER NOT NULL, claim_attempt INTEGER NOT NULL, claim_ttl INTEGER NOT NULL DEFAULT 0,
-    claimed_at REAL NOT NULL, staging TEXT,
-    run INTEGER, attempt INTEGER, rows INTEGER, published_at REAL, expires_at REAL
+    claim_columns TEXT, claimed_at REAL NOT NULL, staging TEXT,
+    run INTEGER, attempt INTEGER, rows INTEGER, columns TEXT, published_at REAL, expires_at REAL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS jobber_ledger_expires ON jobber_ledger (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobber_ledger_staging ON jobber_ledger (table_name) WHERE staging IS NOT NULL;
 """
+#: What ledgers of earlier versions lack.
+_LATER = ("claim_columns", "columns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Entry:
     run: int | None
     attempt: int | None
     rows: int | None
+    columns: str | None
+    expired: int | None  # whether the result's time is over, by this machine's clock
 
 
 def marker(run: int, attempt: int) -> int:
@@ -130,6 +135,7 @@ class Ledger:
         try:
             _turn_on_wal(connection)
             connection.executescript(_CREATE)
+            _upgrade(connection)
         except BaseException:
             connection.close()
             raise
@@ -157,28 +163,53 @@ def _turn_on_wal(connection: sqlite3.Connection) -> None:
             return
 
 
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Add what a ledger of an earlier version lacks; of several processes one does."""
+    if not _missing(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for column in _missing(connection):
+            connection.execute(f"ALTER TABLE jobber_ledger ADD COLUMN {column} TEXT")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _missing(connection: sqlite3.Connection) -> list[str]:
+    there = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('jobber_ledger')")}
+    return [column for column in _LATER if column not in there]
+
+
 # -- steps inside a transaction ---------------------------------------------------------------------------------------
 
 
 def entry(connection: sqlite3.Connection, table: str) -> Entry | None:
     """Return the row of a table."""
     row = connection.execute(
-        "SELECT table_name, job_id, claim_run, claim_attempt, staging, run, attempt, rows "
-        "FROM jobber_ledger WHERE table_name = ?",
+        "SELECT table_name, job_id, claim_run, claim_attempt, staging, run, attempt, rows, columns, "
+        "expires_at <= julianday('now') FROM jobber_ledger WHERE table_name = ?",
         [table],
     ).fetchone()
     return None if row is None else Entry(*row)
 
 
-def claim(connection: sqlite3.Connection, target: Target, staging: str | None) -> None:
-    """Make ``target`` the newest attempt of its table; without ``staging`` it may not publish either."""
+def claim(
+    connection: sqlite3.Connection, target: Target, *, staging: str | None = None, columns: str | None = None
+) -> None:
+    """Make ``target`` the newest attempt of its table; without ``staging`` it may not publish either.
+
+    Parameters:
+        columns: the note of its columns.
+    """
     connection.execute(
         "INSERT INTO jobber_ledger "
-        "(table_name, job_id, claim_run, claim_attempt, claim_ttl, staging, claimed_at) "
-        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, julianday('now')) ON CONFLICT (table_name) DO UPDATE SET "
+        "(table_name, job_id, claim_run, claim_attempt, claim_ttl, staging, claim_columns, claimed_at) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, julianday('now')) ON CONFLICT (table_name) DO UPDATE SET "
         "job_id = iif(?2 = '', job_id, ?2), claim_run = ?3, claim_attempt = ?4, claim_ttl = ?5, staging = ?6, "
-        "claimed_at = excluded.claimed_at",
-        [target.table, target.job_id, target.run, target.attempt, target.ttl, staging],
+        "claim_columns = ?7, claimed_at = excluded.claimed_at",
+        [target.table, target.job_id, target.run, target.attempt, target.ttl, staging, columns],
     )
 
 
@@ -186,7 +217,7 @@ def set_published(connection: sqlite3.Connection, table: str, rows: int) -> None
     """Say that the file of the table is the one of the claim."""
     connection.execute(
         "UPDATE jobber_ledger SET run = claim_run, attempt = claim_attempt, rows = ?, staging = NULL, "
-        "published_at = julianday('now'), "
+        "columns = claim_columns, published_at = julianday('now'), "
         "expires_at = iif(claim_ttl > 0, julianday('now') + claim_ttl / 86400.0, NULL) WHERE table_name = ?",
         [rows, table],
     )
@@ -195,8 +226,8 @@ def set_published(connection: sqlite3.Connection, table: str, rows: int) -> None
 def set_unpublished(connection: sqlite3.Connection, table: str) -> None:
     """Say that the table has no file."""
     connection.execute(
-        "UPDATE jobber_ledger SET run = NULL, attempt = NULL, rows = NULL, published_at = NULL, expires_at = NULL, "
-        "claimed_at = julianday('now') WHERE table_name = ?",
+        "UPDATE jobber_ledger SET run = NULL, attempt = NULL, rows = NULL, columns = NULL, published_at = NULL, "
+        "expires_at = NULL, claimed_at = julianday('now') WHERE table_name = ?",
         [table],
     )
 

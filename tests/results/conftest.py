@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ class Lab(Protocol):
     settings: ResultsSettings
 
     def another(self, **changes: Any) -> ResultsBackend:
-        """Return a second backend on the same database, as another process would have."""
+        """Return a second backend on the same database, as another process would have, with other settings."""
         ...
 
     def tables(self) -> set[str]:
@@ -48,6 +48,10 @@ class Lab(Protocol):
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Run SQL of an application on a result; ``{table}`` as it must be written there."""
+        ...
+
+    def reading(self, table: str) -> AbstractContextManager[object]:
+        """Keep a transaction open that reads a result (or the ledger)."""
         ...
 
     def make_stranger(self, table: str) -> None:
@@ -80,7 +84,8 @@ class PostgresLab:
     opened: list[ResultsBackend]
 
     def another(self, **changes: Any) -> PostgresResults:
-        backend = PostgresResults(self.settings, **changes)
+        ours = {key: changes.pop(key) for key in ("segment_seconds",) if key in changes}
+        backend = PostgresResults(replace(self.settings, **changes), **ours)
         self.opened.append(backend)
         return backend
 
@@ -95,6 +100,9 @@ class PostgresLab:
             return cursor.fetchall() if cursor.description else []
 
     ledger = query
+
+    def reading(self, table: str) -> AbstractContextManager[object]:
+        return transaction(self, f'SELECT * FROM "{table}"')
 
     def tables(self) -> set[str]:
         rows = self.query(
@@ -124,7 +132,7 @@ class SqliteLab:
     opened: list[ResultsBackend]
 
     def another(self, **changes: Any) -> SqliteResults:
-        backend = SqliteResults(self.settings, **changes)
+        backend = SqliteResults(replace(self.settings, **changes))
         self.opened.append(backend)
         return backend
 
@@ -139,6 +147,13 @@ class SqliteLab:
     def ledger(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(sqlite3.connect(self.folder / "jobber_ledger.db", isolation_level=None)) as connection:
             return connection.execute(sql).fetchall()
+
+    @contextmanager
+    def reading(self, table: str) -> Iterator[object]:
+        with closing(sqlite3.connect(self.folder / f"{table}.db", isolation_level=None)) as connection:
+            connection.execute("BEGIN")
+            connection.execute(f'SELECT * FROM "{table}"').fetchone()
+            yield connection
 
     def make_stranger(self, table: str) -> None:
         self.query(f'CREATE TABLE "{table}" (precious text)')
@@ -164,7 +179,7 @@ class MysqlLab:
     opened: list[ResultsBackend]
 
     def another(self, **changes: Any) -> MysqlResults:
-        backend = MysqlResults(self.settings, **changes)
+        backend = MysqlResults(replace(self.settings, **changes))
         self.opened.append(backend)
         return backend
 
@@ -179,6 +194,9 @@ class MysqlLab:
             return list(cursor.fetchall())
 
     ledger = query
+
+    def reading(self, table: str) -> AbstractContextManager[object]:
+        return reading(self, table)
 
     def tables(self) -> set[str]:
         return {name for (name,) in self.query("SHOW TABLES")} - {"jobber_ledger"}

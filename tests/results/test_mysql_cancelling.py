@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -139,12 +140,12 @@ def test_a_cancel_beside_the_rename_tells_what_became_of_it(
     token = Cancellation()
     rename = tables.rename
 
-    def cancelled(connection: Connection, *pairs: tuple[str, str]) -> None:
+    def cancelled(connection: Connection, *pairs: tuple[str, str], **how: Any) -> None:
         if published:
-            rename(connection, *pairs)
+            rename(connection, *pairs, **how)
         token.pull(CANCELLED)
         if not published:
-            rename(connection, *pairs)
+            rename(connection, *pairs, **how)
 
     backend = my.another()
     monkeypatch.setattr(tables, "rename", cancelled)
@@ -160,8 +161,8 @@ def test_a_cancel_beside_the_rename_tells_what_became_of_it(
 def test_a_rename_whose_answer_is_lost_is_asked_after(my: MysqlLab, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = tables.rename
 
-    def lose(connection: Connection, *pairs: tuple[str, str]) -> None:
-        rename(connection, *pairs)
+    def lose(connection: Connection, *pairs: tuple[str, str], **how: Any) -> None:
+        rename(connection, *pairs, **how)
         connection.abort()
 
     monkeypatch.setattr(tables, "rename", lose)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
 from jobber.errors import Fenced, ResultsUnavailable
 from jobber.mysql import Connection
+from jobber.results.base import Published
 from jobber.results.mysql import MysqlResults, tables
 from tests.results.conftest import BULKY, COLUMNS, ONE, TWO, MysqlLab, load, mysql_lab, read, target, write
 from tests.servers import MariaDB, free_port, wait_until
@@ -125,7 +127,8 @@ def test_a_worker_that_is_killed_leaves_the_old_result_or_the_new_one_whoever_co
         expected = (2, TWO)
     elif first == "expire":
         my.backend.expire()
-    my.backend.fence("results_a", 2, 1)
+    told = my.backend.fence("results_a", 2, 1)
+    assert told == (Published(len(BULKY), COLUMNS) if published and first != "rerun" else None)
     assert my.backend.abandoned(-60) == []
     with pytest.raises(Fenced):
         write(my.backend, target(run=2, attempt=1), TWO)
@@ -169,12 +172,12 @@ def test_a_server_that_crashes_keeps_the_old_result_or_the_new_one(
 ) -> None:
     rename = tables.rename
 
-    def crash(connection: Connection, *pairs: tuple[str, str]) -> None:
+    def crash(connection: Connection, *pairs: tuple[str, str], **how: Any) -> None:
         if at == "after":
-            rename(connection, *pairs)
+            rename(connection, *pairs, **how)
         mortal.stop(kill=True)
         if at == "before":
-            rename(connection, *pairs)
+            rename(connection, *pairs, **how)
 
     for lab in mysql_lab(mortal):
         write(lab.backend, target(run=1), ONE)
@@ -187,8 +190,8 @@ def test_a_server_that_crashes_keeps_the_old_result_or_the_new_one(
                 with pytest.raises(ResultsUnavailable):
                     load(lab.backend, target(run=2), BULKY)
         mortal.start()
+        assert lab.backend.fence("results_a", 2, 1) == (Published(len(BULKY), COLUMNS) if at == "after" else None)
         assert read(lab.backend, 2 if at == "after" else 1) == (BULKY if at == "after" else ONE)
-        lab.backend.fence("results_a", 2, 1)
         write(lab.backend, target(run=2, attempt=2), TWO)
         lab.backend.expire()
         assert read(lab.backend, 2) == TWO
@@ -203,7 +206,7 @@ def test_half_a_rename_is_undone(my: MysqlLab) -> None:
     with lost.begin(target(run=2), COLUMNS, Cancellation()) as writer:
         writer.write_batch(BULKY)
         my.query(f'RENAME TABLE "results_a" TO "{tables.trash_name(writer.staging)}"')
+    assert my.another().fence("results_a", 2, 1) is None
     assert read(my.backend, 1) == ONE
-    my.backend.fence("results_a", 2, 1)
-    assert read(my.backend, 1) == ONE
+    my.backend.expire()
     assert my.tables() == {"results_a"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,59 +10,8 @@ from contextlib import suppress
 import pytest
 
 from jobber.cancellation import Cancellation
-from jobber.columns import Row
 from jobber.errors import ResultsFailed, ResultsGone
-from tests.results.conftest import BULKY, COLUMNS, ONE, TWO, MysqlLab, read, reading, target, write
-from tests.servers import wait_until
-
-
-@pytest.mark.parametrize("rows", [TWO, BULKY], ids=["small", "bulky"])
-def test_a_reader_that_keeps_the_old_result_open_holds_up_others_for_a_second_at_most(
-    my: MysqlLab, rows: list[Row]
-) -> None:
-    write(my.backend, target(run=1), ONE)
-    waits = []
-    with ThreadPoolExecutor(1) as pool:
-        with reading(my):
-            publishing = pool.submit(write, my.another(), target(run=2), rows)
-            wait_until(my.renaming, interval=0.001)
-            with my.connect() as reader, reader.cursor() as cursor:
-                until = time.monotonic() + 2
-                while time.monotonic() < until:
-                    started = time.perf_counter()
-                    cursor.execute('SELECT * FROM "results_a"')
-                    assert list(cursor.fetchall()) == ONE
-                    waits.append(time.perf_counter() - started)
-            assert not publishing.done()
-        assert publishing.result(20) == len(rows)
-    # A second is the shortest lock_wait_timeout of MySQL; the rest is a loaded machine's.
-    assert max(waits) < 1.8
-    assert sum(wait < 0.1 for wait in waits) > 10
-    assert read(my.backend, 2) == rows
-    assert my.tables() == {"results_a"}
-
-
-def test_publishing_fails_clearly_when_the_reader_stays_and_the_old_result_stays_too(my: MysqlLab) -> None:
-    write(my.backend, target(run=1), ONE)
-    impatient = my.another(publish_timeout=0.3)
-    with reading(my):
-        with pytest.raises(ResultsFailed, match=r"held open by a reader for more than 0\.3 s") as caught:
-            write(impatient, target(run=2), TWO)
-        with pytest.raises(ResultsFailed, match="held open by a reader"):
-            impatient.drop("results_a", 1)
-    assert caught.value.retryable
-    assert read(my.backend, 1) == ONE
-    assert my.tables() == {"results_a"}
-    assert impatient.drop("results_a", 1)
-
-
-def test_expiry_leaves_a_result_that_is_being_read_for_later(my: MysqlLab) -> None:
-    for table in ("results_a", "results_b"):
-        write(my.backend, target(table, ttl=1), ONE)
-        my.overdue(table)
-    with reading(my):
-        assert my.backend.expire() == ["results_b"]
-    assert my.backend.expire() == ["results_a"]
+from tests.results.conftest import BULKY, COLUMNS, ONE, MysqlLab, read, reading, target, write
 
 
 def test_a_staging_table_that_somebody_keeps_open_is_dropped_by_the_janitor(my: MysqlLab) -> None:

@@ -14,6 +14,7 @@ import pytest
 from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
 from jobber.errors import ResultsFailed, ResultsGone, ResultsUnavailable
+from jobber.results.base import Published
 from jobber.results.postgresql import PostgresResults
 from tests.results.conftest import (
     BULKY,
@@ -98,6 +99,8 @@ def test_a_server_that_crashes_in_the_middle_of_a_load_and_comes_back(unlogged: 
                 read(backend, 1)
         else:
             assert read(backend, 1) == ONE
+        assert backend.fence("results_a", 1, 1) == (None if unlogged else Published(len(ONE), COLUMNS))
+        assert backend.fence("results_a", 2, 1) is None
         write(backend, target(run=2, attempt=2), TWO)
         assert read(backend, 2) == TWO
         with psycopg.connect(server.dsn("postgres")) as look:
@@ -129,6 +132,7 @@ def test_a_server_that_crashes_between_loading_and_publishing_publishes_all_rows
                     writer.publish()
             else:
                 assert writer.publish() == len(BULKY)
+        assert backend.fence("results_a", 1, 1) == (None if unlogged else Published(len(BULKY), COLUMNS))
         if not unlogged:
             assert read(backend) == BULKY
         with psycopg.connect(server.dsn("postgres")) as look:

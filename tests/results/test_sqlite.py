@@ -22,6 +22,7 @@ from jobber.columns import Column, Kind, Row
 from jobber.config import ResultsSettings
 from jobber.errors import Cancelled, ConfigError, ResultsFailed, ResultsGone, ResultsUnavailable
 from jobber.results import open_results, sqlite_ledger, sqlite_writer
+from jobber.results.base import Published
 from jobber.results.sqlite import SqliteResults
 from jobber.sources.base import Chunk
 from tests.results.conftest import COLUMNS, SqliteLab, load, read, target, write
@@ -144,6 +145,7 @@ def test_a_kill_at_any_point_leaves_the_old_or_the_new_result_whole_and_a_retry_
             write(backend, target(run=1), OLD)
         status = crash(crasher, folder, 1, point)
         assert status in (-signal.SIGKILL, 7)
+        told = [backend.fence("results_a", 2, 1)] if point % 2 else []
         found = []
         for run, rows in ((1, OLD), (2, TWO)):
             try:
@@ -153,6 +155,8 @@ def test_a_kill_at_any_point_leaves_the_old_or_the_new_result_whole_and_a_retry_
             found.append(run)
         assert found in ([[1], [2]] if rerun else [[], [2]])
         outcomes.add(tuple(found))
+        for published in [*told, backend.fence("results_a", 2, 1)]:
+            assert published == (Published(len(TWO), COLUMNS) if found == [2] else None)
         # Whatever stands there, an application that opens the file sees one result whole.
         if found:
             with closing(sqlite3.connect(folder / "results_a.db")) as application:
@@ -237,6 +241,8 @@ def test_a_folder_that_became_read_only_fails_the_attempt_and_leaves_the_old_res
     with pytest.raises(ResultsFailed, match=r"\[results.main\]") as caught:
         write(backend, target(run=2), TWO)
     assert str(small_disk) not in caught.value.message
+    with pytest.raises(ResultsUnavailable, match="cannot be written to"):
+        backend.ping()
     backend.close()
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     assert read(backend, 1) == ONE

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -19,16 +18,17 @@ from sqlalchemy import make_url
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row
 from jobber.config import ResultsSettings
-from jobber.errors import AttemptError, ConfigError, ResultsFailed, ResultsGone
+from jobber.errors import AttemptError, ConfigError, ResultsFailed, ResultsGone, ResultsUnavailable
 from jobber.mysql import Connection, words
-from jobber.results import naming
-from jobber.results.base import LEDGER, Claim, Target
+from jobber.results import naming, notes
+from jobber.results.base import LEDGER, Claim, Published, Target
 from jobber.results.mysql import ledger, reading, tables
 from jobber.results.mysql.errors import Held, translate, translated
 from jobber.results.mysql.load import Identity
 from jobber.results.mysql.locks import Locks
 from jobber.results.mysql.pool import Connections, heard
-from jobber.results.mysql.writer import PAUSE, Writer
+from jobber.results.mysql.writer import Writer
+from jobber.results.readers import Patience
 from jobber.sources.base import Shape
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,12 @@ class MysqlResults:
 
     Parameters:
         settings: ``[results.NAME]``.
-        publish_timeout: seconds that publishing (or purging) waits for readers who keep the old result open.
     """
 
     engine = "mysql"
     accepts = frozenset({Shape.ENCODED, Shape.DECODED})
 
-    def __init__(self, settings: ResultsSettings, *, publish_timeout: float = 60.0) -> None:
+    def __init__(self, settings: ResultsSettings) -> None:
         naming.check_template(settings)
         url = make_url(settings.url)
         if not url.database:
@@ -71,7 +70,7 @@ class MysqlResults:
                 f"unlogged of [results.{settings.name}] is a matter of PostgreSQL; MySQL has no such tables"
             )
         self.name = settings.name
-        self.publish_timeout = publish_timeout
+        self._publish_timeout = settings.publish_timeout
         self.connections = Connections(settings)
         #: Whether rows go by LOAD DATA LOCAL; else by INSERT.
         self.can_load = str(url.query.get("local_infile", "1")).lower() not in ("0", "false", "off", "no")
@@ -86,7 +85,7 @@ class MysqlResults:
     # -- the protocol -------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Create the ledger if it is not there."""
+        """Create the ledger if it is not there, and bring one of an earlier version up to date."""
         with self._preparing, self._connected() as connection:
             oldest = _OLDEST[connection.is_mariadb]
             if connection.version < oldest:
@@ -101,6 +100,7 @@ class MysqlResults:
             # Asked first, because CREATE TABLE wants the right to create even if there is nothing to do.
             if tables.comment(connection, LEDGER) is None:
                 connection.run(ledger.CREATE)
+            self._upgrade(connection)
             self._prepared = True
 
     def table_name(self, job_id: str) -> str:
@@ -115,7 +115,7 @@ class MysqlResults:
         writer = Writer(self, target, columns, cancellation)
         with self._ready(cancellation) as connection, translated(self.name), heard(cancellation, connection):
             with self.locks.held(connection, target.table):
-                leftovers = self._claim(connection, target, writer.staging)
+                leftovers = self._claim(connection, target, writer.staging, columns)
             if leftovers:
                 self.drop_leftovers(connection, target.table)
         try:
@@ -123,32 +123,35 @@ class MysqlResults:
         finally:
             writer.close()
 
-    def fence(self, table: str, run: int, attempt: int) -> None:
+    def ping(self) -> None:
+        """Raise ResultsUnavailable unless the server answers within ``connect_timeout``."""
+        self.connections.ping()
+
+    def fence(self, table: str, run: int, attempt: int) -> Published | None:
         """Make sure that no attempt up to (run, attempt) publishes to ``table`` any more; drops its staging table."""
         with self._ready() as connection:
             with self.locks.held(connection, table):
                 entry = self.settle(connection, table)
-                if entry is not None and (entry.claim_run, entry.claim_attempt) > (run, attempt):
-                    return
-                leftovers = _left_by(entry)
-                ledger.claim(connection, Target(table, "", run, attempt, 0), None, leftovers)
+                leftovers: Sequence[str] = ()
+                if entry is None or (entry.claim_run, entry.claim_attempt) <= (run, attempt):
+                    leftovers = _left_by(entry)
+                    ledger.claim(connection, Target(table, "", run, attempt, 0), leftovers)
             if leftovers:
                 self.drop_leftovers(connection, table)
+            # From here on nothing that this attempt has not published yet will be.
+            if entry is None or (entry.run, entry.attempt) != (run, attempt):
+                return None
+            return reading.published(connection, table, run, attempt)
 
     def drop(self, table: str, run: int) -> bool:
         """Drop the published result of ``run``; False if the ledger holds none of that run any more."""
-        deadline = time.monotonic() + self.publish_timeout
+        patience = self.patience(f'"{table}"', "it cannot be dropped")
         while True:
             try:
                 with self._ready() as connection:
                     return self._drop(connection, table, run)
             except Held as exc:
-                if time.monotonic() >= deadline:
-                    raise ResultsFailed(
-                        f'"{table}" in results database "{self.name}" is held open by a reader for more than '
-                        f"{self.publish_timeout:g} s, so it cannot be dropped"
-                    ) from exc
-                time.sleep(PAUSE)
+                patience.pause(exc)
 
     def rows(self, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int) -> list[Row]:
         """Return rows of the published result of ``run`` in the order of its query, in canonical form."""
@@ -211,10 +214,16 @@ class MysqlResults:
             ledger.set_published(connection, table, tables.count(connection, table), leftovers)
             return ledger.read(connection, table)
         if standing is None and entry.run is not None and tables.comment(connection, trash) == entry.published:
-            tables.rename(connection, (trash, table))
+            try:
+                tables.rename(connection, (trash, table), another=self.connections.another)
+            except Held as exc:
+                raise ResultsUnavailable(
+                    f'"{table}" in results database "{self.name}" was being replaced when the server crashed, and '
+                    "cannot be put back: somebody keeps it open"
+                ) from exc
         return entry
 
-    def _claim(self, connection: Connection, target: Target, staging: str) -> Sequence[str]:
+    def _claim(self, connection: Connection, target: Target, staging: str, columns: Sequence[Column]) -> Sequence[str]:
         """Make ``target`` the newest attempt of its table; return what the one before it left."""
         entry = self.settle(connection, target.table)
         if entry is not None:
@@ -227,7 +236,8 @@ class MysqlResults:
                     retryable=False,
                 )
         leftovers = _left_by(entry)
-        ledger.claim(connection, target, staging, leftovers)
+        noted = notes.note(target.run, target.attempt, columns)
+        ledger.claim(connection, target, leftovers, staging=staging, columns=noted)
         return leftovers
 
     def _drop(self, connection: Connection, table: str, run: int) -> bool:
@@ -237,11 +247,15 @@ class MysqlResults:
             if entry is None or entry.run != run:
                 return False
             if tables.comment(connection, table) == entry.published:
-                tables.drop(connection, table)
+                tables.drop(connection, table, another=self.connections.another)
             ledger.set_unpublished(connection, table)
             return True
 
     # -- for the writer -----------------------------------------------------------------------------------------------
+
+    def patience(self, what: str, so: str) -> Patience:
+        """Return how long an operation waits for those who keep ``what`` open."""
+        return Patience(self._publish_timeout, f'{what} in results database "{self.name}"', so)
 
     def settled(self, table: str, loader: Identity | None) -> ledger.Entry | None:
         """Return the ledger's row of a table when the connection that loaded does nothing to it any more."""
@@ -284,6 +298,15 @@ class MysqlResults:
                 ledger.set_leftovers(connection, table, [name for name in entry.leftovers if name not in dropped])
 
     # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _upgrade(self, connection: Connection) -> None:
+        """Add what a ledger of an earlier version lacks. Locks nothing where there is nothing to do."""
+        patience = self.patience(f'"{LEDGER}"', "it cannot be brought up to date")
+        while not ledger.is_current(connection):
+            try:
+                ledger.upgrade(connection, self.connections.another)
+            except Held as exc:
+                patience.pause(exc)
 
     def _drop_leftover(self, connection: Connection, name: str) -> bool:
         tries = _DROPS if self.locks.disconnect(connection, name) else 1

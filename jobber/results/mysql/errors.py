@@ -23,7 +23,7 @@ _TOO_MANY = "Too many columns"
 _ACCOUNT = re.compile(r"(to|for) user '.*?'@'.*?'")
 
 
-_LOCK_WAIT = 1205
+LOCK_WAIT_TIMEOUT = 1205
 
 
 class Held(Exception):
@@ -57,6 +57,6 @@ def translate(exc: err.Error, name: str) -> AttemptError:
 
 
 def _said(exc: err.Error) -> str:
-    if number(exc) == _LOCK_WAIT:
+    if number(exc) == LOCK_WAIT_TIMEOUT:
         return f"somebody keeps its tables locked, a backup perhaps (error {number(exc)})"
     return _ACCOUNT.sub(r"\1 jobber's account", words(exc))

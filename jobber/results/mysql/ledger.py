@@ -2,8 +2,8 @@
 
 ``claim_run, claim_attempt`` is the newest attempt that was ever registered or fenced; ``staging`` names its staging
 table while it may still publish. ``run, attempt, rows, published_at, expires_at`` describe the published result and are
-NULL without one; ``origin`` is what its table was called while it was staged. ``leftovers`` are tables that still have
-to be dropped.
+NULL without one; ``origin`` is what its table was called while it was staged. ``claim_columns`` and ``columns`` are the
+notes of the columns of either (``jobber.results.notes``). ``leftovers`` are tables that still have to be dropped.
 
 A row is written by one statement that commits by itself, and only by who holds the advisory lock of that table
 (``locks``). So nobody waits for a transaction, and what is read under the lock stays true until it is released.
@@ -18,41 +18,47 @@ from dataclasses import dataclass
 from pymysql import err
 
 from jobber.errors import Fenced
-from jobber.mysql import Connection, Meaning, meaning
+from jobber.mysql import Connection, Meaning, meaning, number
 from jobber.results.base import Claim, Target
+from jobber.results.mysql.brief import Another, run_briefly
 from jobber.results.mysql.tables import marker
 
 CREATE = """
 CREATE TABLE IF NOT EXISTS jobber_ledger (
     table_name VARCHAR(64) NOT NULL PRIMARY KEY, job_id VARCHAR(255) NOT NULL,
     claim_run BIGINT NOT NULL, claim_attempt BIGINT NOT NULL, claim_ttl BIGINT NOT NULL,
-    claimed_at DATETIME(6) NOT NULL,
+    claim_columns MEDIUMTEXT NULL, claimed_at DATETIME(6) NOT NULL,
     staging VARCHAR(64) NULL, leftovers TEXT NULL,
     run BIGINT NULL, attempt BIGINT NULL, origin VARCHAR(64) NULL, `rows` BIGINT NULL,
+    `columns` MEDIUMTEXT NULL,
     published_at DATETIME(6) NULL, expires_at DATETIME(6) NULL,
     KEY expires (expires_at), KEY staging (staging), KEY leftovers (leftovers(1)), KEY claimed (claimed_at)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin ROW_FORMAT=DYNAMIC
 """
+#: What ledgers of earlier versions lack.
+_IS_CURRENT = "SELECT claim_columns, `columns` FROM jobber_ledger LIMIT 0"
+_UPGRADE = "ADD COLUMN claim_columns MEDIUMTEXT NULL, ADD COLUMN `columns` MEDIUMTEXT NULL"
+_NO_SUCH_COLUMN, _COLUMN_EXISTS = 1054, 1060
 _ENTRY = (
-    "SELECT table_name, job_id, claim_run, claim_attempt, claim_ttl, staging, leftovers, run, attempt, origin, `rows` "
-    "FROM jobber_ledger WHERE table_name = %s"
+    "SELECT table_name, job_id, claim_run, claim_attempt, claim_ttl, staging, leftovers, run, attempt, origin, `rows`, "
+    "`columns`, expires_at <= UTC_TIMESTAMP(6) FROM jobber_ledger WHERE table_name = %s"
 )
 _CLAIM = (
     "UPDATE jobber_ledger SET job_id = IF(%s = '', job_id, %s), claim_run = %s, claim_attempt = %s, claim_ttl = %s, "
-    "claimed_at = UTC_TIMESTAMP(6), staging = %s, leftovers = %s WHERE table_name = %s"
+    "claim_columns = %s, claimed_at = UTC_TIMESTAMP(6), staging = %s, leftovers = %s WHERE table_name = %s"
 )
 _INSERT = (
-    "INSERT INTO jobber_ledger (table_name, job_id, claim_run, claim_attempt, claim_ttl, claimed_at, staging) "
-    "VALUES (%s, %s, %s, %s, %s, UTC_TIMESTAMP(6), %s)"
+    "INSERT INTO jobber_ledger (table_name, job_id, claim_run, claim_attempt, claim_ttl, claim_columns, claimed_at, "
+    "staging) VALUES (%s, %s, %s, %s, %s, %s, UTC_TIMESTAMP(6), %s)"
 )
 _PUBLISHED = (
-    "UPDATE jobber_ledger SET run = claim_run, attempt = claim_attempt, origin = staging, `rows` = %s, leftovers = %s, "
-    "staging = NULL, published_at = UTC_TIMESTAMP(6), "
+    "UPDATE jobber_ledger SET run = claim_run, attempt = claim_attempt, origin = staging, `rows` = %s, "
+    "`columns` = claim_columns, leftovers = %s, staging = NULL, published_at = UTC_TIMESTAMP(6), "
     "expires_at = IF(claim_ttl > 0, UTC_TIMESTAMP(6) + INTERVAL claim_ttl SECOND, NULL) WHERE table_name = %s"
 )
 _UNPUBLISHED = (
-    "UPDATE jobber_ledger SET run = NULL, attempt = NULL, origin = NULL, `rows` = NULL, published_at = NULL, "
-    "expires_at = NULL, claimed_at = UTC_TIMESTAMP(6) WHERE table_name = %s"
+    "UPDATE jobber_ledger SET run = NULL, attempt = NULL, origin = NULL, `rows` = NULL, `columns` = NULL, "
+    "published_at = NULL, expires_at = NULL, claimed_at = UTC_TIMESTAMP(6) WHERE table_name = %s"
 )
 # Given up, not overtaken: the same attempt may begin once more, an older one may not.
 _GIVE_UP = (
@@ -90,6 +96,8 @@ class Entry:
     attempt: int | None
     origin: str | None
     rows: int | None
+    columns: str | None
+    expired: int | None  # whether the result's time is over, by the server's clock
 
     def may_publish(self, target: Target, staging: str) -> bool:
         """Whether the attempt still holds the table's claim."""
@@ -113,6 +121,29 @@ def fenced(target: Target) -> Fenced:
     return Fenced(
         f'attempt {target.attempt} of job "{target.job_id}" was overtaken and may not publish "{target.table}"'
     )
+
+
+# -- the table itself -------------------------------------------------------------------------------------------------
+
+
+def is_current(connection: Connection) -> bool:
+    """Say whether the ledger has all of its columns."""
+    try:
+        connection.rows(_IS_CURRENT)
+    except err.Error as exc:
+        if number(exc) == _NO_SUCH_COLUMN:
+            return False
+        raise
+    return True
+
+
+def upgrade(connection: Connection, another: Another) -> None:
+    """Add what a ledger of an earlier version lacks. Raises Held while somebody reads it."""
+    try:
+        run_briefly(connection, "ALTER TABLE jobber_ledger", f" {_UPGRADE}", another=another)
+    except err.Error as exc:
+        if number(exc) != _COLUMN_EXISTS:  # added by another process meanwhile
+            raise
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -145,12 +176,23 @@ def abandoned(connection: Connection, older_than: float) -> list[Claim]:
 # -- writing, under the table's lock ----------------------------------------------------------------------------------
 
 
-def claim(connection: Connection, target: Target, staging: str | None, leftovers: Sequence[str]) -> None:
-    """Make ``target`` the newest attempt of its table; without ``staging`` it may not publish either."""
-    facts = [target.job_id, target.job_id, target.run, target.attempt, target.ttl, staging, _joined(leftovers)]
+def claim(
+    connection: Connection,
+    target: Target,
+    leftovers: Sequence[str],
+    *,
+    staging: str | None = None,
+    columns: str | None = None,
+) -> None:
+    """Make ``target`` the newest attempt of its table; without ``staging`` it may not publish either.
+
+    Parameters:
+        columns: the note of its columns.
+    """
+    facts = [target.job_id, target.run, target.attempt, target.ttl, columns, staging]
     # The row of an idle table may be forgotten at any time.
-    if not _write(connection, _CLAIM, *facts, target.table):
-        _write(connection, _INSERT, target.table, target.job_id, target.run, target.attempt, target.ttl, staging)
+    if not _write(connection, _CLAIM, target.job_id, *facts, _joined(leftovers), target.table):
+        _write(connection, _INSERT, target.table, *facts)
 
 
 def set_published(connection: Connection, table: str, rows: int, leftovers: Sequence[str]) -> None:

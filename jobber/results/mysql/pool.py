@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -12,8 +13,8 @@ from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
 from jobber.errors import JobberError
 from jobber.mysql import Connection, connect
+from jobber.results.mysql.brief import LOCK_WAIT
 from jobber.results.mysql.errors import Held, translated
-from jobber.results.mysql.tables import LOCK_WAIT
 from jobber.results.pool import Pool, is_silent
 
 #: What the server's own settings must not change. Rounded and cut values are told of by warnings and notes only; a
@@ -74,6 +75,21 @@ class Connections:
             connection.close()
             raise
         return connection
+
+    def another(self) -> Connection:
+        """Return a connection beside those of the pool; it never waits longer than ``connect_timeout``."""
+        return connect(self._url, connect_timeout=self._timeout, read_timeout=self._timeout)
+
+    def ping(self) -> None:
+        """Ask the server something on a connection of its own: those of the pool may all be in use.
+
+        Raises:
+            ResultsUnavailable: there was no answer in time.
+        """
+        until = time.monotonic() + self._timeout
+        with translated(self._name), self.another() as connection:
+            connection.wait_at_most(max(0.1, until - time.monotonic()))
+            connection.rows("SELECT 1")
 
     @contextmanager
     def connection(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from pymysql import err
 
 from jobber.columns import ROW_PLACE, Column, Kind, Row
 from jobber.mysql import Connection, Meaning, meaning, number
+from jobber.results import notes
+from jobber.results.base import Published
 from jobber.results.mysql import ledger, tables
 
 #: A table of that name is not one of ours, or is gone.
@@ -18,52 +20,77 @@ _OTHER = tables.NO_SUCH_TABLE | {1054, 1356, 1347}
 #: Seconds that a reader waits while tables are swapped.
 _PATIENCE = 15.0
 
+T = TypeVar("T")
+
 
 def page(
     connection: Connection, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int
 ) -> list[Row] | None:
     """Return a page, or None if the table is not that of the run, or not whole, or the ledger does not say so."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return _page(connection, table, run, columns, offset=offset, limit=limit)
-        except err.Error as exc:
-            if number(exc) in _OTHER:
-                return None
-            if meaning(exc) is not Meaning.CONFLICT or time.monotonic() > deadline:
-                raise
 
-
-def _page(
-    connection: Connection, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int
-) -> list[Row] | None:
-    place, name = tables.quoted(ROW_PLACE), tables.quoted(table)
-    connection.run("START TRANSACTION READ ONLY")
-    try:
-        # Touched first: while this transaction lasts, nothing else can take the table's place.
-        [(last,)] = connection.rows(f"SELECT MAX({place}) FROM {name}")  # noqa: S608
-        entry = ledger.read(connection, table)
-        if entry is None or entry.run != run or entry.rows is None:
-            return None
-        if tables.comment(connection, table) != entry.published:
-            return None
-        # Rows are numbered without gaps, unless the server counts in steps (auto_increment_increment).
-        dense = (last or 0) == entry.rows
-        if not dense and tables.count(connection, table) != entry.rows:
-            return None
+    def look(rows: int, entry: ledger.Entry, dense: bool) -> list[Row] | None:
+        if entry.expired:
+            return None  # the janitor may take a while to come
+        place, name = tables.quoted(ROW_PLACE), tables.quoted(table)
         where = f"WHERE {place} > {int(offset)} " if dense else ""
         start = 0 if dense else int(offset)
         names = ", ".join(tables.quoted(column.name) for column in columns)
         found = connection.rows(
             f"SELECT {names} FROM {name} {where}ORDER BY {place} LIMIT {int(limit)} OFFSET {start}"  # noqa: S608
         )
-        if len(found) != max(0, min(limit, entry.rows - offset)):
-            return None  # somebody deleted rows
-    finally:
-        with suppress(err.Error):
-            connection.run("ROLLBACK")
+        # Somebody may have deleted rows.
+        return found if len(found) == max(0, min(limit, rows - offset)) else None
+
+    found = _at_rest(connection, table, run, look)
+    if found is None:
+        return None
     changes = [(n, change) for n, column in enumerate(columns) if (change := _canonical(column)) is not None]
     return [_changed(row, changes) for row in found] if changes else found
+
+
+def published(connection: Connection, table: str, run: int, attempt: int) -> Published | None:
+    """Return what an attempt published, or None if it does not stand there whole."""
+
+    def look(rows: int, entry: ledger.Entry, _: bool) -> Published | None:
+        return notes.published(run, attempt, rows, entry.columns) if entry.attempt == attempt else None
+
+    return _at_rest(connection, table, run, look)
+
+
+def _at_rest(
+    connection: Connection, table: str, run: int, look: Callable[[int, ledger.Entry, bool], T | None]
+) -> T | None:
+    """Look at the whole published table of a run while nothing can take its place; None if it is not there.
+
+    Parameters:
+        look: gets the number of its rows, its entry, and whether the rows are numbered without gaps.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            # Touched first: while this transaction lasts, nothing else can take the table's place.
+            connection.run("START TRANSACTION READ ONLY")
+            [(last,)] = connection.rows(
+                f"SELECT MAX({tables.quoted(ROW_PLACE)}) FROM {tables.quoted(table)}"  # noqa: S608
+            )
+            entry = ledger.read(connection, table)
+            if entry is None or entry.run != run or entry.rows is None:
+                return None
+            if tables.comment(connection, table) != entry.published:
+                return None
+            # Unless the server counts in steps (auto_increment_increment).
+            dense = (last or 0) == entry.rows
+            if not dense and tables.count(connection, table) != entry.rows:
+                return None
+            return look(entry.rows, entry, dense)
+        except err.Error as exc:
+            if number(exc) in _OTHER:
+                return None
+            if meaning(exc) is not Meaning.CONFLICT or time.monotonic() > deadline:
+                raise
+        finally:
+            with suppress(err.Error):
+                connection.run("ROLLBACK")
 
 
 def _changed(row: tuple[Any, ...], changes: Sequence[tuple[int, Callable[[Any], Any]]]) -> Row:

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 
 from pymysql import err
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 
 from jobber.columns import ROW_PLACE, Column, Kind, result_type
 from jobber.mysql import Connection, number
-from jobber.results.mysql.errors import Held
+from jobber.results.mysql.brief import Another, run_briefly
 
 # With another paramstyle the percent signs of a name would be doubled.
 _PREPARER = MySQLDialect(paramstyle="named").identifier_preparer
 
 NO_SUCH_TABLE = frozenset({1146, 1051})
 EXISTS = 1050
-_LOCK_WAIT = 1205
-#: Seconds that a statement waits while somebody keeps all tables locked, as backups do. On MySQL such a backup may
-#: itself wait for the query that is being read, and everybody else for the backup: so not for long.
-LOCK_WAIT = 30
-#: Seconds that a RENAME or a DROP waits for readers of its table: others queue behind it meanwhile.
-_BRIEFLY = 1
 #: Characters of a LONGTEXT that an index holds: 764 bytes, which every key of InnoDB may have.
 _INDEXED = 191
 _OPTIONS = "ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin ROW_FORMAT=DYNAMIC"
@@ -90,39 +83,23 @@ def comment(connection: Connection, table: str) -> str | None:
     return found[1] if found else ""
 
 
-def rename(connection: Connection, *pairs: tuple[str, str]) -> None:
-    """Rename tables in one step. Raises Held while one of them is in use."""
+def rename(connection: Connection, *pairs: tuple[str, str], another: Another) -> None:
+    """Rename tables in one step. Raises Held while one of them is in use; it may have been done all the same."""
     (first, to), *others = pairs
     more = "".join(f", {quoted(old)} TO {quoted(new)}" for old, new in others)
-    _waiting_briefly(connection, f"RENAME TABLE {quoted(first)}", f" TO {quoted(to)}{more}")
+    run_briefly(connection, f"RENAME TABLE {quoted(first)}", f" TO {quoted(to)}{more}", another=another)
 
 
-def drop(connection: Connection, table: str) -> None:
-    """Drop a table, if it is there. Raises Held while it is in use."""
-    _waiting_briefly(connection, f"DROP TABLE IF EXISTS {quoted(table)}")
+def drop(connection: Connection, table: str, *, another: Another | None = None) -> None:
+    """Drop a table, if it is there. Raises Held while it is in use; it may have been done all the same.
+
+    Parameters:
+        another: of a published table, which others want to read.
+    """
+    run_briefly(connection, f"DROP TABLE IF EXISTS {quoted(table)}", another=another)
 
 
 def count(connection: Connection, table: str) -> int:
     """Return the number of rows."""
     [(rows,)] = connection.rows(f"SELECT COUNT(*) FROM {quoted(table)}")  # noqa: S608
     return int(rows)
-
-
-def _waiting_briefly(connection: Connection, statement: str, rest: str = "") -> None:
-    """Run ``statement`` and ``rest`` as one; MariaDB's own clause for the wait stands between them.
-
-    https://mariadb.com/kb/en/wait-and-nowait/
-    """
-    mariadb = connection.is_mariadb
-    if not mariadb:
-        connection.run(f"SET SESSION lock_wait_timeout = {_BRIEFLY}")
-    try:
-        connection.run(f"{statement} WAIT {_BRIEFLY}{rest}" if mariadb else f"{statement}{rest}")
-    except err.Error as exc:
-        if number(exc) == _LOCK_WAIT:
-            raise Held from exc
-        raise
-    finally:
-        if not mariadb:
-            with suppress(err.Error):
-                connection.run(f"SET SESSION lock_wait_timeout = {LOCK_WAIT}")

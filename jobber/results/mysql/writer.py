@@ -6,7 +6,6 @@ table is made and filled, and a RENAME puts it in its place.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 #: Bytes of a result that are held back until it is published.
 SMALL = 1024 * 1024
-#: After new readers queued behind the attempt for a second, they run free for this long (seconds).
-PAUSE = 0.5
 
 
 class Writer:
@@ -70,21 +67,15 @@ class Writer:
 
     def publish(self) -> int:
         """Make the rows the job's result in one step and return their number."""
-        deadline = time.monotonic() + self._backend.publish_timeout
+        patience = self._backend.patience(f'the old result "{self._target.table}"', "the new one cannot take its place")
         while not self._published:
             try:
                 self._cancellation.check()
                 self._stage()
                 self._swap()
             except Held as exc:
-                if time.monotonic() >= deadline:
-                    raise ResultsFailed(
-                        f'the old result "{self._target.table}" in results database "{self._backend.name}" is held '
-                        f"open by a reader for more than {self._backend.publish_timeout:g} s, so the new one cannot "
-                        "take its place"
-                    ) from exc
                 self._renaming = False
-                time.sleep(PAUSE)
+                patience.pause(exc)
             except AttemptError as error:
                 if not self._renaming or not self._was_published(error):
                     raise self._overtaken(error) or error from error
@@ -154,11 +145,17 @@ class Writer:
         steps = [(table, trash)] if replace else []
         self._renaming = True
         try:
-            tables.rename(connection, *steps, (self.staging, table))
+            another = self._backend.connections.another
+            tables.rename(connection, *steps, (self.staging, table), another=another)
         except err.Error as exc:
             if number(exc) == tables.EXISTS:
                 raise self._stranger() from exc
             raise
+        except Held:
+            # One that was ended in the very moment in which it got its turn may have been done.
+            marker = tables.marker(self._target.run, self._target.attempt, self.staging)
+            if tables.comment(connection, table) != marker:
+                raise
 
     def _stranger(self) -> ResultsFailed:
         return ResultsFailed(
