@@ -7,6 +7,7 @@ is to do. Lost, doubled or late messages do no harm, so they are sent off the ca
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections import Counter
@@ -37,6 +38,13 @@ _ENOUGH = 16
 _PAUSE = 0.005
 #: A message file older than this many seconds has no reader left.
 _STALE = 60
+#: Seconds of silence before the system asks whether Redis' machine is there, between two such questions, and how many
+#: stay unanswered before the connection breaks; by itself it asks after two hours. Not on every system.
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}.items()
+    if hasattr(socket, name)
+}
 #: Seconds between RabbitMQ's heartbeats; a worker connects anew when two are missing.
 _HEARTBEAT = 10
 
@@ -121,6 +129,7 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
             "socket_timeout": 30,
             "socket_connect_timeout": 4,
             "socket_keepalive": True,
+            "socket_keepalive_options": _KEEPALIVE,
             "health_check_interval": 10,
             # Seconds that one BRPOP waits. kombu does not close a connection before its BRPOP is answered: at its own
             # 1 s a worker cannot stop within a second.

@@ -39,8 +39,11 @@ class Replicas:
             return None
 
     def next_of(self, job: Job) -> str | None:
-        """Return the database that a job should try next; None where it has tried all since it last failed."""
+        """Return the database that a job should try next; None where it has tried all since it last failed.
+
+        Twice: one that was passed over the first time may be back.
+        """
         known = [name for name in job.replicas if name in self._databases]
-        if job.db not in known or job.reroutes >= len(known) - 1:
+        if job.db not in known or job.reroutes >= 2 * (len(known) - 1):
             return None
         return known[(known.index(job.db) + 1) % len(known)]

@@ -205,7 +205,8 @@ class MariaDB(Server):
             self.run(
                 [
                     *("mariadb-install-db", "--no-defaults", f"--datadir={self.folder}/data", "--skip-test-db"),
-                    "--auth-root-authentication-method=normal",
+                    # See ``command``: of two that are installed beside each other, one would fail.
+                    *("--auth-root-authentication-method=normal", f"--tmpdir={self.folder}"),
                 ]
             )
         self._counter = 0

@@ -117,6 +117,7 @@ def serve(flags: Flags) -> int:
         finally:
             fresh.close()
         instance.reload()  # a database that is still missed is asked about these
+        _warn(instance.tasks().warnings)
         return _count(len(fresh.tasks()), "task")
 
     supervisor = Supervisor(plan, workers=flags.worker_processes, api=not flags.worker_only, reload=reload)

@@ -64,7 +64,7 @@ class Store:
         The counter is behind after a backup was restored: its runs would be numbered as others were that ran since.
         """
         if not self._database.read(migrations.is_current):
-            self._database.write(migrations.upgrade)
+            self._database.write(migrations.upgrade, unhurried=True)
         catch_up(self._database)
 
     def ping(self) -> None:

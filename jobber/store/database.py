@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock, get_ident
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from jobber.errors import StateUnavailable
 from jobber.store.engines import engine_of
-from jobber.store.failures import Cause, Contended, cause, translated
+from jobber.store.failures import Cause, Contended, cause, translated, unanswered
 
 T = TypeVar("T")
 
 #: How often, and for how long (seconds), a transaction that lost a race is run again.
 ATTEMPTS = 10
 PATIENCE = 15.0
+#: Seconds that a free connection is waited for; others have them for milliseconds, unless the database hangs.
+POOL_PATIENCE = 5.0
 
 
 class TryAgain(Exception):
@@ -44,8 +49,10 @@ class Database:
         self.engine = engine_of(parsed)
         parsed, options = self.engine.settings(parsed)
         # Errors are chained for the log, and arguments of jobs are not for the log.
-        options |= {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": PATIENCE, "hide_parameters": True}
+        options |= {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": POOL_PATIENCE, "hide_parameters": True}
         self._pool = create_engine(parsed, **options)
+        self._silence = _Silence()
+        event.listen(self._pool, "do_connect", self._silence.refuse)
         self.engine.prepare(self._pool)
         self._turn = self.engine.turn()
         self._reader = self.engine.reader(self._pool)
@@ -55,10 +62,13 @@ class Database:
         """Close all connections."""
         self._pool.dispose()
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T], *, unhurried: bool = False) -> T:
         """Run ``work`` in a write transaction and commit; again from the start where it lost a race.
 
         SQLite: ``BEGIN IMMEDIATE``. The others: READ COMMITTED.
+
+        Parameters:
+            unhurried: its statements may take as long as they need; else seconds.
 
         Raises:
             StateUnavailable: the database cannot be reached, or the lock was not to be had.
@@ -68,13 +78,16 @@ class Database:
         """
 
         def once() -> T:
-            with self._turn, self._writer.connect() as connection, connection.begin() as transaction:
-                result = work(connection)
-                try:
-                    transaction.commit()
-                except SQLAlchemyError as error:
-                    raise _CommitFailed(error) from error
-                return result
+            with self._turn, self._writer.connect() as connection:
+                if unhurried:
+                    self.engine.take_time(connection)
+                with connection.begin() as transaction:
+                    result = work(connection)
+                    try:
+                        transaction.commit()
+                    except SQLAlchemyError as error:
+                        raise _CommitFailed(error) from error
+                    return result
 
         return self._persist(once)
 
@@ -97,7 +110,8 @@ class Database:
         connection_lost = False
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return once()
+                with self._silence.noted():
+                    return once()
             except IntegrityError:
                 raise
             except _CommitFailed as failed:
@@ -128,3 +142,50 @@ class _CommitFailed(Exception):
     def __init__(self, error: SQLAlchemyError) -> None:
         super().__init__()
         self.error = error
+
+
+class _Silence:
+    """Whether the database has stopped answering: over a network that swallows everything, or because it hangs.
+
+    To find that out costs a caller seconds, and a thread for as long. So one at a time finds out whether it is over,
+    and all others are refused at once.
+    """
+
+    def __init__(self) -> None:
+        self._lasts = False
+        self._asking = Lock()
+        self._asker: int | None = None
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note what comes of the body, which asks the database something. Raises StateUnavailable instead of it."""
+        asks = self._lasts
+        if asks:
+            if not self._asking.acquire(blocking=False):
+                raise unanswered()
+            self._asker = get_ident()
+        try:
+            yield
+        except (SQLAlchemyError, _CommitFailed) as error:
+            kind = cause(error.error if isinstance(error, _CommitFailed) else error)
+            if kind is Cause.SILENCE:
+                self._lasts = True
+            elif kind in {Cause.CONFLICT, Cause.MISTAKE}:
+                self._lasts = False
+            raise
+        except StateUnavailable:
+            raise
+        except BaseException:
+            self._lasts = False  # it was the answer that did not please
+            raise
+        else:
+            self._lasts = False
+        finally:
+            if asks:
+                self._asker = None
+                self._asking.release()
+
+    def refuse(self, *_: Any) -> None:
+        """Let nobody connect but the one who asks: those who wait for a connection when it begins give up."""
+        if self._lasts and self._asker != get_ident():
+            raise unanswered()

@@ -9,6 +9,7 @@ import re
 import sqlite3
 from enum import Enum, auto
 
+import psycopg
 import pymysql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -39,6 +40,7 @@ _MYSQL_UNAVAILABLE = {
 _MYSQL_NOT_MIGRATED = frozenset({1146, 1054})
 _SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named")
 _MYSQL_TOO_LONG = 1153
+_NO_ANSWER = ": no answer in time"
 
 
 class Cause(Enum):
@@ -46,6 +48,7 @@ class Cause(Enum):
 
     CONFLICT = auto()  # another transaction was in the way: run this one again
     CONNECTION = auto()  # the connection is gone: a new one may work
+    SILENCE = auto()  # no answer came in time: asking again would take as long
     UNAVAILABLE = auto()  # the server refuses: time may cure it
     MISTAKE = auto()  # the statement itself is wrong
 
@@ -62,11 +65,24 @@ def cause(error: SQLAlchemyError) -> Cause:
         return Cause.UNAVAILABLE
     if not isinstance(error, DBAPIError):
         return Cause.MISTAKE
+    return Cause.SILENCE if _is_silence(error.orig) else _of_driver(error)
+
+
+def _of_driver(error: DBAPIError) -> Cause:
     if isinstance(error.orig, sqlite3.Error):
         return _of_sqlite(error.orig)
     if isinstance(error.orig, pymysql.Error):
         return _of_mysql(error.orig)
     return _of_postgresql(getattr(error.orig, "sqlstate", None), lost=error.connection_invalidated)
+
+
+def _is_silence(error: BaseException | None) -> bool:
+    """Whether a driver gave up waiting, or the system did: that is a TimeoutError, too."""
+    while error is not None:
+        if isinstance(error, TimeoutError | psycopg.errors.ConnectionTimeout):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _of_sqlite(error: sqlite3.Error) -> Cause:
@@ -105,7 +121,7 @@ _CAUSES = {
 
 def lost_by_mysql(error: BaseException) -> bool:
     """Whether an error of PyMySQL means that its connection is of no more use."""
-    return isinstance(error, pymysql.Error) and _of_mysql(error) is Cause.CONNECTION
+    return isinstance(error, pymysql.Error) and (_is_silence(error) or _of_mysql(error) is Cause.CONNECTION)
 
 
 def translated(error: SQLAlchemyError) -> JobberError:
@@ -130,6 +146,11 @@ def translated(error: SQLAlchemyError) -> JobberError:
     return StateUnavailable(f"the state database cannot be reached or does not answer{_reason(driver)}")
 
 
+def unanswered() -> StateUnavailable:
+    """Return the error of a state database that says nothing at all."""
+    return StateUnavailable(f"the state database cannot be reached or does not answer{_NO_ANSWER}")
+
+
 def _refusal(error: pymysql.Error) -> str:
     """Say what a server of MySQL's does not let us do; its own words name account and host after that."""
     denied = re.match(r"([A-Z, ]+) command denied", str(error.args[1]))
@@ -138,6 +159,8 @@ def _refusal(error: pymysql.Error) -> str:
 
 def _reason(driver: object) -> str:
     """Return the driver's words without the address that libpq puts before them."""
+    if isinstance(driver, BaseException) and _is_silence(driver):
+        return _NO_ANSWER
     if isinstance(driver, pymysql.Error):
         return f": {mysql.plain(driver)}"
     words = str(driver or "").partition("\n")[0].rpartition("failed: ")[2].strip()

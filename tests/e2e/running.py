@@ -42,11 +42,15 @@ class Running:
             *("--sql-directory", str(folder / "sql"), "--server", f"127.0.0.1:{self.port}", *flags),
             *(["--worker-only"] if worker_only else []),
         ]
+        self.client = Client(self.url)
+        self.start()
+
+    def start(self) -> None:
+        """Start it; also again, at the same address, after it has ended."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+                self.command, cwd=self.folder, stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}
             )
-        self.client = Client(self.url)
 
     def text(self) -> str:
         """Return all that it said so far."""

@@ -70,16 +70,6 @@ def test_an_error_at_run_time_fails_the_job_with_the_engines_words(running: Runn
     assert words in job.error
 
 
-def test_an_error_halfway_leaves_no_result(running: Running) -> None:
-    for results in ("pg_results", "my_results", "lite_results"):
-        job = running.client.submit("breaks_halfway", results=results)
-        job = running.client.wait(job.job_id, timeout=20)
-
-        assert job.state == "FAILURE"
-        assert "division by zero" in job.error
-        assert job.count == 0
-
-
 def test_a_live_id_is_refused_and_a_finished_one_runs_again(running: Running) -> None:
     running.client.submit("slow", [30], job_id="again")
     with pytest.raises(JobIsLive):
@@ -107,14 +97,18 @@ def test_cancelling_a_running_job_ends_its_query_within_two_seconds(running: Run
     assert time.monotonic() - began < 2
 
 
-def test_a_job_with_a_start_time_waits_for_it_and_says_so(running: Running) -> None:
+def test_a_job_with_a_start_time_says_that_it_waits_and_starts_within_a_second_of_it(running: Running) -> None:
     eta = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() + 2))
     job = running.client.submit("many", [3], eta=eta)
 
     waiting = running.client.job(job.job_id)
     assert waiting.state == "PENDING"
-    assert [hold.gate for hold in waiting.waiting_for] == ["start"]
-    assert running.client.wait(job.job_id, timeout=10).state == "SUCCESS"
+    assert [hold.gate for hold in waiting.waiting_for or ()] == ["start"]
+    done = running.client.wait(job.job_id, timeout=10)
+    assert done.state == "SUCCESS"
+    assert done.started_at
+    assert done.eta
+    assert 0 <= (done.started_at - done.eta).total_seconds() < 1
 
 
 def test_unknown_names_are_refused_at_once(running: Running) -> None:

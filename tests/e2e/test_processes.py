@@ -8,13 +8,16 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psutil
 import psycopg
 import pytest
 
 from jobber.errors import Draining, ServerUnreachable
+from jobber.jobs import Job, NewJob
 from jobber.store import Store
 from tests.e2e.running import Running, jobber, run
 from tests.e2e.short_leases import TASKS, config
@@ -105,14 +108,23 @@ def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path, post
 
 
 @pytest.mark.parametrize("which", ["its main process", "the one that serves"])
-def test_a_killed_api_is_replaced(tmp_path: Path, postgres: Postgres, database: str, which: str) -> None:
+def test_a_killed_api_is_replaced_and_what_it_had_accepted_runs(
+    tmp_path: Path, postgres: Postgres, database: str, which: str
+) -> None:
     with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
         main, serving = [process for process in running.family() if process.cmdline()[-1:] == ["api"]]
+        # All that it did before it died: it woke nobody.
+        accepted = NewJob(
+            job_id="accepted", task="count_to", queue="default", db="pg", results="main", table="a", args=[3]
+        )
+        with closing(Store(postgres.url(database))) as store:
+            store.submit([accepted])
 
         (main if which == "its main process" else serving).kill()
 
         wait_until(lambda: not alive(serving), timeout=10)
         wait_until(lambda: answers(running), timeout=60)
+        assert running.client.wait("accepted", timeout=20).count == 3
         assert running.client.wait(running.client.submit("count_to", [5]).job_id, timeout=20).count == 5
 
 
@@ -134,32 +146,54 @@ def test_sigterm_lets_a_running_job_finish(tmp_path: Path, postgres: Postgres, d
         running.process.returncode = 0
 
 
-def test_a_job_that_does_not_finish_in_time_goes_back_to_its_queue(
+def test_jobs_that_do_not_finish_in_time_go_back_to_their_queue_whatever_they_do(
     tmp_path: Path, postgres: Postgres, database: str
 ) -> None:
-    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS, "--drain-timeout", "0.5") as running:
-        job = running.client.submit("nap", [60])
-        wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
+    """One queries, one writes, and one waits for a reader to publish; none has a retry to spend."""
+    text = config(tmp_path, postgres, database)
+    with jobber(tmp_path, text, TASKS, "--drain-timeout", "0.5") as running:
+        submit = running.client.submit
+        old = running.client.wait(submit("count_to", [3], job_id="publishes").job_id, timeout=20)
+        with psycopg.connect(postgres.dsn(database)) as reader:
+            reader.execute(f"SELECT * FROM {old.table}")
+            submit("nap", [60], job_id="queries")
+            submit("flood", job_id="writes")
+            submit("count_to", [5], job_id="publishes")
+            phases = {"queries": "querying", "writes": "writing", "publishes": "publishing"}
+            wait_until(lambda: all(running.client.job(name).progress.phase == phases[name] for name in phases))
 
-        assert running.stop() == 0
+            assert running.stop() == 0
 
-        assert state_of(postgres, database, job.job_id) == "PENDING"
-        assert sleeping(postgres) == 0
+            jobs = jobs_of(postgres, database, *phases)
+            assert [(job.state, job.attempt, job.failures, job.error) for job in jobs] == [("PENDING", 1, 0, "")] * 3
+            assert len(reader.execute(f"SELECT * FROM {old.table}").fetchall()) == 3
+        assert busy(postgres, database) == 0
+        assert rows(postgres, database, "SELECT run FROM jobber_running") == []
+        assert rows(postgres, database, "SELECT tablename FROM pg_tables WHERE tablename ~ 'staging'") == []
         running.process.returncode = 0
 
+    with jobber(tmp_path, text, TASKS) as again:
+        for name in ("queries", "writes"):
+            again.client.cancel(name)
+        done = again.client.wait("publishes", timeout=20)
+        assert (done.state, done.attempt, done.count) == ("SUCCESS", 2, 5)
 
-def test_while_it_drains_it_accepts_nothing_and_answers_everything_else(
+
+def test_while_it_drains_it_accepts_nothing_and_does_everything_else(
     tmp_path: Path, postgres: Postgres, database: str
 ) -> None:
     with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
-        job = running.client.submit("nap", [4])
+        job = running.client.submit("nap", [60])
         wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
         running.process.send_signal(signal.SIGTERM)
         wait_until(lambda: refuses(running), timeout=3)
-
         assert running.client.job(job.job_id).state == "STARTED"
-        assert running.process.wait(20) == 0
-        assert state_of(postgres, database, job.job_id) == "SUCCESS"
+
+        running.client.cancel(job.job_id)
+
+        # Long before its time to finish is over.
+        assert running.process.wait(10) == 0
+        assert state_of(postgres, database, job.job_id) == "CANCELLED"
         running.kill()
         running.process.returncode = 0
 
@@ -198,30 +232,62 @@ def test_a_second_signal_does_not_wait_for_running_jobs(tmp_path: Path, postgres
 
         assert running.stop() == 0
 
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 2
         assert state_of(postgres, database, job.job_id) == "PENDING"
         running.process.returncode = 0
 
 
+def test_a_stop_while_the_state_database_is_away_takes_its_time_and_no_more_and_loses_no_job(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    """One job ends and cannot say so, one is still running when its time to finish is over."""
+    state = postgres.new_database()
+    text = config(tmp_path, postgres, database, state=state)
+    with jobber(tmp_path, text, TASKS, "--drain-timeout", "1") as running:
+        ends = running.client.submit("nap", [0.5], job_id="ends")
+        stays = running.client.submit("nap", [60], job_id="stays")
+        wait_until(lambda: all(running.client.job(job.job_id).state == "STARTED" for job in (ends, stays)))
+        postgres.execute(f'ALTER DATABASE "{state}" ALLOW_CONNECTIONS false')
+        postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{state}'")
+        began = time.monotonic()
+
+        assert running.stop(timeout=30) == 0
+
+        # Its time, and ten seconds beyond which workers are killed.
+        assert time.monotonic() - began < 1 + 10 + 3
+        assert busy(postgres, database) == 0
+        postgres.execute(f'ALTER DATABASE "{state}" ALLOW_CONNECTIONS true')
+        running.process.returncode = 0
+
+    with jobber(tmp_path, text, TASKS) as again:
+        done = again.client.wait("ends", timeout=40)
+        assert (done.state, done.attempt, done.count) == ("SUCCESS", 1, 1)  # what it published is found
+        wait_until(lambda: again.client.job("stays").attempt == 2, timeout=40)
+        again.client.cancel("stays")
+    postgres.drop_database(state)
+
+
+def jobs_of(postgres: Postgres, database: str, *job_ids: str) -> list[Job]:
+    """Return jobs from the store, past any server."""
+    with closing(Store(postgres.url(database))) as store:
+        return [store.get(job_id) for job_id in job_ids]
+
+
 def state_of(postgres: Postgres, database: str, job_id: str) -> str:
-    """Return the state of a job from the store, past any server."""
-    store = Store(postgres.url(database))
-    try:
-        return store.get(job_id).state
-    finally:
-        store.close()
+    """Return the state of a job."""
+    return jobs_of(postgres, database, job_id)[0].state
 
 
-def sleeping(postgres: Postgres) -> int:
-    """Return how many queries sleep in the server."""
+def rows(postgres: Postgres, database: str, query: LiteralString) -> list[tuple[Any, ...]]:
+    with psycopg.connect(postgres.dsn(database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def busy(postgres: Postgres, database: str) -> int:
+    """Return how many queries of jobs the server runs in a database."""
     with psycopg.connect(postgres.dsn("postgres")) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active' "
-            "AND pid <> pg_backend_pid()"
-        ).fetchone()
-        assert row
-        count: int = row[0]
-        return count
+        found = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND state = 'active' AND query LIKE '%%job=%%'"
+        return len(connection.execute(found, [database]).fetchall())
 
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])

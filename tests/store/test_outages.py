@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +18,13 @@ from sqlalchemy import Connection, text
 from jobber.errors import ConfigError, JobIsLive, StateUnavailable
 from jobber.store import Store, migrations
 from jobber.store.database import TryAgain
-from tests.servers import MariaDB, Postgres, ServerMissing
+from jobber.store.engines import postgresql
+from tests.blackhole import Proxy
+from tests.servers import MariaDB, Postgres, ServerMissing, wait_until
 from tests.store.conftest import DATABASES, QUEUES, TASKS, Bench, new_job
+
+#: Seconds that a machine may be busy with something else.
+SLACK = 5.0
 
 CALLS: dict[str, Callable[[Store], Any]] = {
     "ping": lambda store: store.ping(),
@@ -167,3 +174,83 @@ def test_a_server_that_is_not_there_is_unavailable_and_its_password_stays_secret
         assert secret not in str(refused.value)
     assert refused.value.retry_after > 0
     store.close()
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def far(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, postgres: Postgres, mariadb: MariaDB
+) -> Iterator[tuple[Store, Proxy]]:
+    """A store behind a proxy, which waits a second for an answer and two for a connection."""
+    server: Postgres | MariaDB = postgres if request.param == "postgresql" else mariadb
+    monkeypatch.setattr(postgresql, "PATIENCE", 1)
+    database = server.new_database()
+    with Proxy(server.port) as way:
+        url = server.url(database).replace(f":{server.port}/", f":{way.port}/") + "?connect_timeout=2"
+        store = Store(url + ("&read_timeout=1" if server is mariadb else ""))
+        store.migrate()
+        yield store, way
+        store.close()
+    server.drop_database(database)
+
+
+def test_a_database_that_says_nothing_is_given_up_and_asked_by_one_at_a_time(far: tuple[Store, Proxy]) -> None:
+    store, way = far
+    bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
+    job = bench.started("a")
+    took: list[float] = []
+
+    def ask() -> None:
+        began = time.monotonic()
+        with pytest.raises(StateUnavailable, match="cannot be reached or does not answer"):
+            store.ping()
+        took.append(time.monotonic() - began)
+
+    def all_ask(count: int) -> None:
+        took.clear()
+        threads = [threading.Thread(target=ask) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took.sort()
+
+    way.swallow()
+    # Of the first, some hang until it is noticed; more than there are connections, so that some wait for one.
+    all_ask(40)
+    assert took[-1] < 2 + 5 + SLACK
+    # From then on one of them finds out whether it lasts.
+    all_ask(40)
+    assert took[-2] < 1
+    assert took[-1] < 2 + SLACK
+    # A commit of which nobody knows whether it arrived.
+    way.forward()
+    wait_until(lambda: answers(store), timeout=SLACK)
+
+    def swallowed(connection: Connection) -> None:
+        connection.execute(text("SELECT 1"))
+        way.swallow()
+
+    with pytest.raises(StateUnavailable, match="no answer in time"):
+        store._database.write(swallowed)
+    way.forward()
+    wait_until(lambda: answers(store), timeout=SLACK)
+    assert store.get("a") == job
+    store.succeed(job, rows=1, columns=[])
+
+
+def answers(store: Store) -> bool:
+    try:
+        store.ping()
+    except StateUnavailable:
+        return False
+    return True
+
+
+def test_a_statement_of_a_migration_may_take_its_time(far: tuple[Store, Proxy]) -> None:
+    store, _ = far
+    slow = text("SELECT pg_sleep(1.5)" if store._database.engine.name == "postgresql" else "SELECT SLEEP(1.5)")
+    with pytest.raises(StateUnavailable, match="no answer in time"):
+        store._database.write(lambda connection: connection.execute(slow))
+    store._database.write(lambda connection: connection.execute(slow), unhurried=True)
+    with pytest.raises(StateUnavailable, match="no answer in time"):
+        store._database.write(lambda connection: connection.execute(slow))

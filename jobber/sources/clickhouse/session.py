@@ -56,6 +56,7 @@ class Session:
         self._query_id = ""
         self._running = False
         self._spoilt = False
+        self._broken_off = False
         self._over = threading.Event()
         self._timeout, self._deadline = 0.0, math.inf
         self.idle_since = 0.0
@@ -152,7 +153,7 @@ class Session:
 
     def end(self) -> None:
         """Make sure that no query runs on, and close the connection."""
-        if self._running and not self._drained():
+        if self._running and not self._broken_off and not self._drained():
             self._kill()
         with suppress(*BROKEN):
             self._client.disconnect()
@@ -173,7 +174,9 @@ class Session:
     def _stop(self, over: threading.Event) -> None:
         # TLS takes no writing beside reading.
         steps = [] if self._connection.secure_socket else [(self._connection.send_cancel, _CANCEL_PATIENCE)]
-        steps += [(self._kill, _KILL_PATIENCE), (self._break_off, 0)]
+        # The second connection may hang as the first does.
+        kill = threading.Thread(target=self._kill, name="jobber-kill", daemon=True)
+        steps += [(kill.start, _KILL_PATIENCE), (self._break_off, 0)]
         for step, patience in steps:
             with suppress(Exception):  # the next step is for that
                 step()
@@ -189,4 +192,5 @@ class Session:
                 client.disconnect()
 
     def _break_off(self) -> None:
+        self._broken_off = True
         self._connection.socket.shutdown(socket.SHUT_RDWR)

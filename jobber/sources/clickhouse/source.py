@@ -103,7 +103,9 @@ class ClickhouseSource:
 
     def _connect(self) -> Session:
         try:
-            client = Client(**self._options, connect_timeout=self._connect_timeout, disable_reconnect=True)
+            # The second limit is that of a ping.
+            limits = {"connect_timeout": self._connect_timeout, "sync_request_timeout": self._connect_timeout}
+            client = Client(**(limits | self._options), disable_reconnect=True)
             return Session(client, self.name, lambda: self._second(client))
         except BROKEN as error:
             raise translate(error, self.name, connecting=True) from error

@@ -11,6 +11,7 @@ import select
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 import psycopg
 from psycopg import Connection
@@ -45,7 +46,9 @@ class Session:
         self._poll.register(self._pgconn.socket, select.POLLIN)
         self._interrupted = False
         self._copying = False
-        self._give_up_at: float | None = None
+        self._given_up = False
+        self._give_up_at: float | None = None  # if it has not answered by then
+        self._end_by: float | None = None  # for a query that it was asked to cancel
         self._ask_again_at = 0.0
         self.idle_since = 0.0
 
@@ -62,6 +65,16 @@ class Session:
 
     def _interrupt(self) -> None:
         self._interrupted = True
+
+    @contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """While the body runs, the server must have answered within ``seconds``; 0 waits for as long as it takes.
+
+        For what takes a server no time: one that is silent then is out of reach, and no error may ever say so.
+        """
+        self._give_up_at = time.monotonic() + seconds if seconds else None
+        yield
+        self._give_up_at = None
 
     def script(self, text: str) -> None:
         """Run statements of jobber's own, without arguments, in one round trip."""
@@ -161,20 +174,19 @@ class Session:
             TransactionStatus.IDLE,
         }:
             return False
-        self._give_up_at = time.monotonic() + _PATIENCE
         try:
             # A rollback takes every SET back, but not an advisory lock of the session.
-            self.script("ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all()")
+            with self.patience(_PATIENCE):
+                self.script("ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all()")
         except (psycopg.Error, ServerError):
             return False
-        self._give_up_at = None
         self.idle_since = time.monotonic()
         return self._pgconn.transaction_status == TransactionStatus.IDLE
 
     def end(self) -> None:
         """Make sure that no query of this session runs on, and close it."""
         with suppress(psycopg.Error, ServerError):
-            if self._pgconn.transaction_status == TransactionStatus.ACTIVE:
+            if self._pgconn.transaction_status == TransactionStatus.ACTIVE and not self._given_up:
                 self._interrupted = True
                 # What is left must be read: a server that waits to send does not look at cancel requests.
                 self._drain()
@@ -182,7 +194,7 @@ class Session:
 
     def _drain(self) -> None:
         # The job may end long before its rows do: the time to get rid of them starts anew.
-        self._give_up_at = None
+        self._give_up_at = self._end_by = None
         while (result := self._result()) is not None:
             while result.status == ExecStatus.COPY_OUT:
                 length, _ = self._pgconn.get_copy_data(_ASYNC)
@@ -226,20 +238,25 @@ class Session:
             if self._interrupted:
                 self._pursue()
             elif self._give_up_at is not None and time.monotonic() > self._give_up_at:
-                raise psycopg.OperationalError("the server does not answer")
+                self._give_up("the server does not answer")
             if ready := self._poll.poll(_GLANCE * 1000):
                 return ready[0][1]
 
     def _pursue(self) -> None:
         now = time.monotonic()
-        if self._give_up_at is None:
-            self._give_up_at = now + _PATIENCE
-        elif now > self._give_up_at:
-            raise psycopg.OperationalError("the server did not end the query in time; the connection was given up")
+        if self._end_by is None:
+            self._end_by = now + _PATIENCE
+        elif now > self._end_by:
+            self._give_up("the server did not end the query in time; the connection was given up")
         if now >= self._ask_again_at:
             self._ask_again_at = now + _REQUEST_AGAIN
             with suppress(psycopg.Error):  # the server is gone, or busy: whoever waits decides for how long
                 self.connection.cancel_safe(timeout=_PATIENCE / 2)
+
+    def _give_up(self, why: str) -> NoReturn:
+        """Wait for this server no more, not even for the rest of its answer."""
+        self._given_up = True
+        raise psycopg.OperationalError(why)
 
 
 class UndecodableResult(Exception):

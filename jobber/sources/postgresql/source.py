@@ -35,6 +35,19 @@ _SESSION = {
 }
 #: What a label may not bring into a comment.
 _UNSAFE = re.compile(r"[^-\w=:.,@ ]")
+#: Seconds beyond a limit that the server has been told, in which it may say that it has passed.
+_GRACE = 1.0
+#: A session of one's own looks after itself when nobody hears of its client any more. A server that computes does not
+#: notice that its client is gone, unless it looks (PostgreSQL 14, Linux); and one whose client's machine or network
+#: vanished would be told after two hours. Not every version and system can do all of it.
+#: https://www.postgresql.org/docs/current/runtime-config-connection.html#RUNTIME-CONFIG-TCP-KEEPALIVES-IDLE
+_LOST_CLIENT = {
+    "client_connection_check_interval": "1s",
+    "tcp_keepalives_idle": "20",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60s",
+}
 #: The largest statement_timeout, milliseconds.
 _TIMEOUT_MAX = 2**31 - 1
 
@@ -57,12 +70,13 @@ class PostgresqlSource:
         limit = self._connect_timeout
 
         def begin(session: Session) -> None:
-            with session.guard(nobody, limit):
+            with session.guard(nobody, limit), session.patience(limit):
                 session.script(_begin(limit))
 
         session = self._pool.acquire(nobody, begin, limit)
         try:
-            with session.guard(nobody, limit):
+            # The server's own limit comes first, if the server is there.
+            with session.guard(nobody, limit), session.patience(limit + _GRACE):
                 return self._columns(session.prepare(_numbered(statement)))
         except TimedOut as error:
             # Preparing waits only for locks on the tables.
@@ -83,8 +97,11 @@ class PostgresqlSource:
         """Run ``query`` in a read-only transaction and give its rows (see ``sources.base.Source``)."""
         values = types.parameters(query.statement.bind(query.args))
 
+        # A pooling proxy may let a transaction wait for its turn.
+        patience = self._connect_timeout if self._settings.server_side_cursors else 0
+
         def begin(session: Session) -> None:
-            with session.guard(cancellation, timeout):
+            with session.guard(cancellation, timeout), session.patience(patience):
                 session.script(_begin(timeout))
 
         session = self._pool.acquire(cancellation, begin)
@@ -153,10 +170,9 @@ class PostgresqlSource:
             connection: Connection[Any] = Connection.connect(**_conninfo(self._settings), autocommit=True)
             if self._settings.server_side_cursors:  # a session of one's own
                 connection.execute("SET default_transaction_read_only = on")
-                with suppress(psycopg.Error):
-                    # A server that computes does not notice that a worker died, unless it looks (PostgreSQL 14,
-                    # Linux).
-                    connection.execute("SET client_connection_check_interval = '1s'")
+                for name, value in _LOST_CLIENT.items():
+                    with suppress(psycopg.Error):
+                        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", [name, value], prepare=False)
         except psycopg.Error as error:
             raise translate(error, self.name) from error
         return Session(connection, self.name)
@@ -259,6 +275,7 @@ def _conninfo(settings: DatabaseSettings) -> dict[str, Any]:
         "keepalives_idle": "20",
         "keepalives_interval": "10",
         "keepalives_count": "3",
+        "tcp_user_timeout": "60000",
     }
     return {
         **defaults,

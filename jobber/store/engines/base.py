@@ -8,8 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import sqlalchemy
-from sqlalchemy import BigInteger, ColumnElement, Insert, Table, literal_column
+from sqlalchemy import BigInteger, ColumnElement, Connection, Insert, Table, literal_column
 from sqlalchemy.engine import URL
+
+#: Seconds that a statement of a migration may take: an index of a large table does.
+UNHURRIED = 3600.0
 
 
 class Engine(ABC):
@@ -39,6 +42,13 @@ class Engine(ABC):
 
         Write transactions carry the execution option ``jobber_write``.
         """
+
+    def take_time(self, connection: Connection) -> None:
+        """Let the statements of a connection, which is not in a transaction, take ``UNHURRIED`` seconds.
+
+        It leaves the pool and is closed after use, so that the next one has the usual limits.
+        """
+        connection.detach()
 
     def reader(self, pool: sqlalchemy.Engine) -> sqlalchemy.Engine:
         """Return the engine for reads: each is a statement of its own and needs no transaction."""

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from jobber import mysql
 from jobber.errors import ConfigError
-from jobber.store.engines.base import Engine
+from jobber.store.engines.base import UNHURRIED, Engine
 from jobber.store.failures import lost_by_mysql
 
 #: The oldest versions that will do: SKIP LOCKED and atomic DDL are in MariaDB from 10.6 on, in MySQL from 8.0 on; what
@@ -49,16 +49,17 @@ SETTINGS: dict[str, int | str] = {
 }
 MARIADB: dict[str, int | str] = {
     "idle_transaction_timeout": 10,
-    "max_statement_time": 30,
+    "max_statement_time": 10,
 }
 #: MySQL ends no transaction for being idle, only a session: the pool replaces those that it kept for too long. And it
 #: limits the time of SELECT only (milliseconds).
 MYSQL: dict[str, int | str] = {
     "wait_timeout": 10,
-    "max_execution_time": 30_000,
+    "max_execution_time": 10_000,
 }
-#: Seconds. Longer than any statement may take, so that they end only what is out of reach.
-_CONNECT = {"connect_timeout": 10, "read_timeout": 40, "write_timeout": 40}
+#: Seconds. Longer than any statement may take, so that they end only what is out of reach; and short enough that a
+#: worker whose connection went dead has another one before its lease is over.
+_CONNECT = {"connect_timeout": 5, "read_timeout": 12, "write_timeout": 12}
 #: A pooled connection that idled for longer (seconds) is replaced: something on the way may have forgotten it.
 _IDLE = 60.0
 
@@ -84,6 +85,12 @@ class MySQL(Engine):
         event.listen(pool, "checkout", _checked_out)
         event.listen(pool, "begin", _begin)
         event.listen(pool, "handle_error", _tell_lost)
+
+    def take_time(self, connection: Connection) -> None:
+        super().take_time(connection)
+        driver: Any = connection.connection.dbapi_connection
+        driver.run(f"SET SESSION {'max_statement_time' if driver.is_mariadb else 'max_execution_time'} = 0")
+        driver.wait_at_most(UNHURRIED)
 
     def lanes_at_once(self, limit: int) -> int:
         # A lane costs some 30 µs in PyMySQL: as many as are surely needed.
@@ -124,7 +131,8 @@ class _Connection(mysql.Connection):
 
 def _connect(_dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> _Connection:
     """Make a connection and set its session up. Raises ConfigError if the server is too old."""
-    connection = _Connection(*arguments, **options)
+    # A server that takes a connection and then says nothing is no server; PyMySQL's own limit ends before that.
+    connection = _Connection(*arguments, **options | {"read_timeout": options["connect_timeout"]})
     try:
         _refuse_old(connection)
         settings = {**SETTINGS, **(MARIADB if connection.is_mariadb else MYSQL)}
@@ -134,6 +142,7 @@ def _connect(_dialect: Any, record: Any, arguments: Any, options: dict[str, Any]
     except BaseException:
         connection.close()
         raise
+    connection.wait_at_most(options["read_timeout"])
     connection.most = int(most)
     # Half of what the server grants: a connection is replaced well before it is cut off.
     record.info["idle_limit"] = min(_IDLE, float(settings.get("wait_timeout", idle)) / 2)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
 import sqlalchemy
+from psycopg.abc import PQGen
+from psycopg.waiting import READY_NONE
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Connection,
     Insert,
     String,
     Table,
@@ -25,19 +30,25 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL
 
-from jobber.store.engines.base import Engine
+from jobber.store.engines.base import UNHURRIED, Engine
+
+T = TypeVar("T")
 
 #: Nobody may hold up the others: a claimer that hangs between two statements is thrown out, and its lock with it.
 SETTINGS = {
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",
-    "statement_timeout": "30s",
+    "statement_timeout": "10s",
     "default_transaction_isolation": "read committed",
 }
+#: Seconds that a server may be silent over a statement: longer than it lets one take, so that this ends only what is
+#: out of reach; and short enough that a worker whose connection went dead has another one before its lease is over.
+PATIENCE = 12.0
 #: libpq notices a dead peer within about half a minute instead of two hours
-#: (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES).
+#: (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES). That does not see a proxy on the way
+#: that lives, nor a server that hangs: for those there is ``PATIENCE``.
 _CONNECT = {
-    "connect_timeout": 10,
+    "connect_timeout": 5,
     "keepalives": 1,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -61,7 +72,15 @@ class PostgreSQL(Engine):
         return url.set(drivername="postgresql+psycopg"), {"connect_args": arguments}
 
     def prepare(self, pool: sqlalchemy.Engine) -> None:
+        event.listen(pool, "do_connect", _connect)
         event.listen(pool, "connect", _open)
+
+    def take_time(self, connection: Connection) -> None:
+        super().take_time(connection)
+        driver: Any = connection.connection.dbapi_connection
+        driver.patience = UNHURRIED
+        driver.execute("SELECT set_config('statement_timeout', '0', false)")
+        driver.commit()
 
     def reader(self, pool: sqlalchemy.Engine) -> sqlalchemy.Engine:
         # A read is one statement: no BEGIN, no COMMIT, a third of the round trips.
@@ -89,6 +108,37 @@ class PostgreSQL(Engine):
     def upsert(self, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         row = postgresql.insert(table).values(**key, **values)
         return row.on_conflict_do_update(index_elements=list(key), set_=values)
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection that waits for no answer for ever; psycopg itself would, as it has no limit for reading."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.patience = PATIENCE  # seconds
+
+    def wait(self, gen: PQGen[T], *arguments: Any, **options: Any) -> T:
+        """Do what ``gen`` does with the connection; close it if the server is silent for too long."""
+        return super().wait(self._in_time(gen), *arguments, **options)
+
+    def _in_time(self, gen: PQGen[T]) -> PQGen[T]:
+        try:
+            state = next(gen)
+            give_up_at = time.monotonic() + self.patience
+            while True:
+                ready = yield state
+                # psycopg looks in every 0.1 s whether there is something to do.
+                if ready == READY_NONE and time.monotonic() > give_up_at:
+                    self.pgconn.finish()  # which tells SQLAlchemy, too
+                    raise psycopg.OperationalError("no answer in time") from TimeoutError()
+                state = gen.send(ready)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+
+def _connect(_dialect: Any, _record: Any, arguments: Any, options: dict[str, Any]) -> _Connection:
+    return _Connection.connect(*arguments, **options)
 
 
 def _open(connection: Any, _record: Any) -> None:
