@@ -289,6 +289,7 @@ class Worker:
         with self._registering:
             if self._id == worker:
                 self._id = None
+                log.warning("this worker was declared lost; it starts anew")
         for held in self._all_held():
             if held.worker == worker:
                 # Not all of its jobs may have been taken from it yet: those go back to their queues.
@@ -327,7 +328,6 @@ class Worker:
         try:
             pulse = self._store.heartbeat(worker, progress, lease=self.settings.app.lease)
         except Fenced:
-            log.warning("this worker was declared lost; it starts anew")
             self._forget(worker)
             return False
         for run, attempt in pulse.cancelled:

@@ -60,10 +60,11 @@ class Proxy:
 
     def refuse(self) -> None:
         """Reset every connection, and take no new one."""
-        if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)  # a close alone does not wake who accepts
-            self._listener.close()
-            self._listener = None
+        with self._lock:
+            listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.shutdown(socket.SHUT_RDWR)  # a close alone does not wake who accepts
+            listener.close()
         self.drop()
 
     def close(self) -> None:
@@ -83,7 +84,11 @@ class Proxy:
                 server.settimeout(None)
                 pair = _Pair(client, server, self._open)
                 with self._lock:
+                    if self._listener is not listener:  # refused meanwhile
+                        pair.reset()
+                        return
                     self._pairs = [other for other in self._pairs if other.alive] + [pair]
+                pair.start()
 
 
 class _Pair:
@@ -93,6 +98,10 @@ class _Pair:
         self._ends = (client, server)
         self._is_open = is_open
         self._halves = threading.Semaphore(1)  # none is left for whoever is through last
+        self._is_reset = False
+
+    def start(self) -> None:
+        """Begin to pass bytes on."""
         for ends in (self._ends, self._ends[::-1]):
             threading.Thread(target=self._pump, args=ends, name="proxy", daemon=True).start()
 
@@ -102,6 +111,8 @@ class _Pair:
         return any(end.fileno() >= 0 for end in self._ends)
 
     def reset(self) -> None:
+        """End it at both ends, without a goodbye."""
+        self._is_reset = True
         for end in self._ends:
             _reset(end)
 
@@ -111,7 +122,8 @@ class _Pair:
                 self._is_open.wait()
                 there.sendall(data)
             self._is_open.wait()
-            there.shutdown(socket.SHUT_WR)
+            if not self._is_reset:
+                there.shutdown(socket.SHUT_WR)
         if not self._halves.acquire(blocking=False):
             for end in self._ends:
                 end.close()

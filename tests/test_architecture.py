@@ -18,6 +18,7 @@ FLOORS = [
         "sqltext",
         "sqllexer",
         "cancellation",
+        "connecting",
         "mysql",
         "filequeue",
         "rabbitqueue",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def proxy() -> Iterator[Proxy]:
 
 
 def _echo_all(server: socket.socket) -> None:
-    with pytest.raises(OSError, match="Invalid argument"):  # shut down
+    with contextlib.suppress(OSError):  # shut down
         while True:
             threading.Thread(target=_echo, args=[server.accept()[0]], daemon=True).start()
 

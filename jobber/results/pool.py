@@ -1,12 +1,13 @@
 """Connections to a results server, kept between uses: SQLAlchemy's pool with a look at each connection that it lends.
 
-It connects in the calling thread, so a refusal arrives at once and in the server's own words; psycopg's pool connects
-in the background and can only say that time ran out.
+Whoever needs a connection waits for it to be opened, so a refusal arrives at once and in the server's own words;
+psycopg's pool connects in the background and can only say that time ran out.
 """
 
 from __future__ import annotations
 
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
+from jobber.connecting import connect_aside
 from jobber.errors import ResultsUnavailable
 
 #: Seconds between two looks for a free connection.
@@ -38,10 +40,12 @@ class Pool(Generic[C]):
         self._name = settings.name
         self._size = settings.connections
         self._timeout = settings.connect_timeout
+        self._connect = connect
         self._is_idle = is_idle
+        self._lending = threading.local()  # the cancellation of the attempt for which this thread connects
         # SQLAlchemy's own protocol of a DBAPI connection is narrower.
         self._pool = QueuePool(
-            cast("Any", connect),
+            cast("Any", self._open),
             pool_size=settings.connections,
             max_overflow=0,
             timeout=_GLANCE,
@@ -83,6 +87,7 @@ class Pool(Generic[C]):
     def _checked(self, cancellation: Cancellation | None) -> PoolProxiedConnection:
         deadline = time.monotonic() + self._timeout
         while True:
+            self._lending.cancellation = cancellation
             try:
                 proxy = self._pool.connect()
             except PoolTimeout as exc:
@@ -99,6 +104,22 @@ class Pool(Generic[C]):
                 return proxy
             proxy.invalidate()
             proxy.close()
+
+    def _open(self) -> C:
+        cancellation: Cancellation | None = self._lending.cancellation
+        if cancellation is None:
+            return self._connect()
+        try:
+            connection: C = connect_aside(self._connect, _close, cancellation, self._timeout + 5)
+        except TimeoutError:
+            raise ResultsUnavailable(
+                f'results database "{self._name}" cannot be reached: no answer within {self._timeout:g} s'
+            ) from None
+        return connection
+
+
+def _close(connection: Any) -> None:
+    connection.close()
 
 
 def is_silent(descriptor: int) -> bool:

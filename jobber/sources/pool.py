@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from jobber.cancellation import Cancellation
+from jobber.connecting import connect_aside
 from jobber.errors import SourceUnavailable
 
 #: Seconds an unused connection is kept; proxies and firewalls forget idle ones.
@@ -127,59 +128,14 @@ class Pool(Generic[S]):
         return session
 
     def _open(self, cancellation: Cancellation) -> S:
-        """Connect in another thread: a name server or a firewall that does not answer blocks beyond any cancel."""
-        attempt = _Attempt(self._connect)
         try:
-            with cancellation.interruptible(attempt.done.set):
-                # A driver's own limit is per address, and leaves out the name server.
-                attempt.done.wait(self._connect_timeout + 5)
-            return attempt.outcome()
+            # A driver's own limit is per address, and leaves out the name server.
+            return connect_aside(self._connect, self._end, cancellation, self._connect_timeout + 5)
         except TimeoutError:
             raise SourceUnavailable(
                 f"the database {self._source} cannot be reached: no answer within {self._connect_timeout:g} s"
             ) from None
-        finally:
-            attempt.abandon()
 
-
-class _Attempt(Generic[S]):
-    """A session being opened; whoever waits for it may leave, and it is closed when it comes."""
-
-    def __init__(self, connect: Callable[[], S]) -> None:
-        self.done = threading.Event()
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._session: S | None = None
-        self._error: Exception | None = None
-        threading.Thread(target=self._run, args=(connect,), name="jobber-connect", daemon=True).start()
-
-    def _run(self, connect: Callable[[], S]) -> None:
-        try:
-            session = connect()
-        except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
-            self._error = error
-        else:
-            with self._lock:
-                if self._abandoned:
-                    session.end()
-                else:
-                    self._session = session
-        self.done.set()
-
-    def outcome(self) -> S:
-        """Return the session; TimeoutError if there is none yet."""
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            if self._session is None:
-                raise TimeoutError
-            session, self._session = self._session, None
-            return session
-
-    def abandon(self) -> None:
-        """Close the session unless ``outcome`` gave it away, now or when it comes."""
-        with self._lock:
-            self._abandoned = True
-            if self._session is not None:
-                self._session.end()
-                self._session = None
+    @staticmethod
+    def _end(session: S) -> None:
+        session.end()

@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from jobber.cancellation import Cancellation
 from jobber.errors import Cancelled, ResultsUnavailable
 from jobber.results.mysql import MysqlResults
 from jobber.results.postgresql import PostgresResults
+from tests.blackhole import Proxy
 from tests.results.conftest import COLUMNS, ONE, MysqlLab, PostgresLab, read, target, write
 
 Backend = PostgresResults | MysqlResults
@@ -49,6 +51,28 @@ def test_an_attempt_waits_for_a_connection_until_somebody_cancels_it(narrow: Bac
             assert not waiting.done()
         waiting.result(20)
     assert read(narrow) == ONE
+
+
+@pytest.mark.parametrize("lab", ["pg", "my"])
+def test_a_cancel_is_heard_though_the_server_takes_connections_and_says_nothing(
+    request: pytest.FixtureRequest, lab: str
+) -> None:
+    settings = request.getfixturevalue(lab).settings
+    with Proxy(make_url(settings.url).port or 0) as proxy:
+        far = make_url(settings.url).set(port=proxy.port).render_as_string(hide_password=False)
+        kind = PostgresResults if lab == "pg" else MysqlResults
+        backend = kind(replace(settings, url=far, connect_timeout=20))
+        backend.prepare()
+        proxy.swallow()
+        proxy.drop()
+        token = Cancellation()
+        with ThreadPoolExecutor(1) as pool:
+            connecting = pool.submit(begin, backend, token)
+            time.sleep(0.3)
+            token.pull(Cancelled("no"))
+            with pytest.raises(Cancelled):
+                connecting.result(5)
+        backend.close()
 
 
 def begin(backend: Backend, token: Cancellation) -> None:
