@@ -14,12 +14,13 @@ REQUIREMENTS := pyproject.toml constraints.txt
 
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+CHAOS_ARGS ?=
 BENCH_JOBS ?= 50000
 BENCH_ROWS ?= 200000
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo run test lint type format bench docs lock clean servers
+.PHONY: help demo run test lint type format bench chaos docs lock clean servers
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ bench: $(INSTALLED_DEV) ## Measure claims and transfers on SQLite, in short (BEN
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(RUN) benchmarks/claim.py --url "sqlite:///$$folder/state.db" --jobs $(BENCH_JOBS) --rounds 200
 	@$(RUN) benchmarks/transfer.py --rows $(BENCH_ROWS) --rounds 1
+
+chaos: servers $(INSTALLED_DEV) ## Kill, stop and restart everything while jobs run, then check (CHAOS_ARGS="--seed 7")
+	@$(RUN) -m tests.chaos $(CHAOS_ARGS)
 
 docs: ## Check that every link between the Markdown files leads somewhere
 	@$(PYTHON) scripts/check_links.py
