@@ -80,11 +80,11 @@ class Janitor:
         """Drop what was published by runs that ended without success: who published died before it could say so."""
         now = self._store.now()
         since = now - _LOOK_BACK * 1_000_000 if self._withdrawn is None else self._withdrawn
-        done = True
-        while found := self._store.doubtful(since):
+        done, after = True, 0
+        while found := self._store.doubtful(since, after=after):
             for job in found:
                 done = self._drop(job) and done
-                since = job.finished_at or now
+            since, after = found[-1].finished_at or now, found[-1].run
         if done:
             self._withdrawn = now - _OVERLAP * 1_000_000
 

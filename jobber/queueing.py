@@ -288,10 +288,13 @@ def ping(app: Celery) -> None:
 def _reason(error: Exception) -> str:
     """Say why the broker cannot be used, without its address."""
     cause = error.__cause__ or error
-    if isinstance(cause, rabbitqueue.Refused):
-        return str(cause)
-    if isinstance(cause, TimeoutError):
-        return "no answer in time"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
+    inner: BaseException | None = cause
+    while inner is not None:  # redis-py puts the address into its own words and keeps the system's inside
+        if isinstance(inner, rabbitqueue.Refused):
+            return str(inner)
+        if isinstance(inner, TimeoutError):
+            return "no answer in time"
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
     return type(cause).__name__

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from jobber.config import Settings
-from jobber.errors import AttemptError, Fenced, StateUnavailable
+from jobber.errors import Fenced, StateUnavailable
 from jobber.jobs import Job, JobState
 from jobber.leading import Role
 from jobber.queueing import Queueing
@@ -28,6 +28,8 @@ T = TypeVar("T")
 ROLE = "rescue"
 #: Seconds that a results database gets to say what an attempt published, and for which it is asked again and again.
 _PATIENCE, _PERSISTENCE = 5.0, 120.0
+#: Seconds that it then gets to say that it is there at all.
+_GLANCE = 3.0
 
 
 class Rescuer:
@@ -85,19 +87,28 @@ class Rescuer:
                 self._take(job, silent)
             except Fenced:
                 continue  # another instance was faster, or the worker came back in time
+            except StateUnavailable:
+                raise
+            except Exception:
+                log.exception("job %s attempt %d could not be rescued; others are", *_named(job))
 
     def _take(self, job: Job, silent: set[str]) -> None:
         self._store.declare_lost(job)
+        began = time.monotonic()
         try:
             published = self._fence(job, silent)
-        except (AttemptError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the job must not stay STARTED for ever
             # Nothing is lost by waiting: without its results database the job could not succeed anyway.
             since = self._asked.setdefault((job.run, job.attempt), time.monotonic())
-            silent.add(job.results)
+            # It may be this one table that somebody holds up: a worker that was stopped while it published.
+            if job.results not in silent and not self._answers(job.results):
+                silent.add(job.results)
             if time.monotonic() - since < _PERSISTENCE:
                 log.warning("job %s attempt %d: its worker is lost, and so is %s: %s", *_named(job), job.results, error)
                 return
             published = None
+        finally:
+            self._outages.was_elsewhere(time.monotonic() - began)
         if published is not None:
             wake = self._store.succeed(job, rows=published.rows, columns=published.columns)
             state = JobState.SUCCESS
@@ -124,6 +135,14 @@ class Rescuer:
             raise TimeoutError("no answer")
         return _within(_PATIENCE, lambda: backend.fence(job.table, job.run, job.attempt))
 
+    def _answers(self, results: str) -> bool:
+        """Whether a results database answers at all."""
+        try:
+            _within(_GLANCE, self._results[results].ping)
+        except Exception:  # noqa: BLE001  # the log has why it was asked
+            return False
+        return True
+
 
 def _named(job: Job) -> tuple[str, int]:
     return job.job_id, job.attempt
@@ -145,6 +164,11 @@ class Outages:
         self._interval = interval
         self._noted = time.monotonic()  # those who run already may have been cut off until now
         self._last: tuple[float, float] | None = None
+        self._elsewhere = 0.0  # seconds since the last look that say nothing of the state database
+
+    def was_elsewhere(self, seconds: float) -> None:
+        """Note that between two looks somebody else was waited for, so that the next one comes late by that much."""
+        self._elsewhere += seconds
 
     def note(self) -> None:
         """Note an outage that ends now at the earliest."""
@@ -161,13 +185,14 @@ class Outages:
         there, here = clock() / 1_000_000, time.monotonic()
         if self._last is not None:
             passed_there, passed_here = there - self._last[0], here - self._last[1]
-            slow = here - began > self._lease / 3 or passed_here > self._interval + self._lease / 3
+            late = passed_here - self._elsewhere > self._interval + self._lease / 3
+            slow = late or here - began > self._lease / 3
             if slow or abs(passed_there - passed_here) > self._lease / 3:
                 log.warning(
                     "the state database was away, or a clock jumped: no worker is declared lost for %g s", self._lease
                 )
                 self._noted = here
-        self._last = there, here
+        self._last, self._elsewhere = (there, here), 0.0
         return here - self._noted >= self._lease
 
 

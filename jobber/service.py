@@ -135,9 +135,10 @@ class Service:
         Answers at once where too many callers wait already. Raises UnknownJob.
         """
         job = self._store.get(job_id)
-        if job.live and self._jobs_watcher.wait(job_id, min(seconds, self.settings.app.max_wait)):
-            job = self._store.get(job_id)
-        return job
+        if not job.live:
+            return job
+        self._jobs_watcher.wait(job_id, min(seconds, self.settings.app.max_wait))
+        return self._store.get(job_id)  # as it is now, also when the time is over: it may have begun, or got on
 
     def holds(self, job: Job) -> list[Hold]:
         """Return what keeps a pending job from running now; empty if nothing does."""
@@ -146,6 +147,9 @@ class Service:
         holds = self._store.waiting_for(job)
         if job.task not in self._tasks():
             holds.append(Hold("task", job.task, f"no task named {job.task} is loaded"))
+        if job.db not in self.settings.databases:
+            # It was taken out: workers that do not know it claim none of its jobs.
+            holds.append(Hold("database", job.db, f"no database named {job.db} is in this instance's config"))
         return holds
 
     def attempts(self, job: Job) -> list[Attempt]:
@@ -228,8 +232,9 @@ class Service:
         Answers at once where too many callers wait already. Raises UnknownGroup.
         """
         group = self._store.group(group_id, jobs=False)
-        waited = group.live and self._groups_watcher.wait(group_id, min(seconds, self.settings.app.max_wait))
-        return self._store.group(group_id, jobs=jobs) if waited or jobs else group
+        if group.live:
+            self._groups_watcher.wait(group_id, min(seconds, self.settings.app.max_wait))
+        return self._store.group(group_id, jobs=jobs) if group.live or jobs else group
 
     def cancel_group(self, group_id: str, *, purge: bool = False) -> Group:
         """Cancel the jobs of a group; with ``purge``, remove a finished one with its jobs, its callback, their tables.
@@ -263,15 +268,19 @@ class Service:
             UnknownJob, ResultsNotReady, ResultsGone.
         """
         newest = self._store.get(job_id)
-        job = newest if newest.state is JobState.SUCCESS else self._store.last_success(job_id)
-        if job is None:
-            raise ResultsNotReady(f"job {job_id} is {newest.state}; it has no result to read", newest)
-        try:
-            return Page(job, self._rows(job, offset, limit), newest=job.run == newest.run)
-        except ResultsGone:
-            if job.run == newest.run:
-                raise
-            raise ResultsNotReady(f"job {job_id} is {newest.state}; it has no result to read", newest) from None
+        while True:
+            job = newest if newest.state is JobState.SUCCESS else self._store.last_success(job_id)
+            if job is None:
+                raise ResultsNotReady(f"job {job_id} is {newest.state}; it has no result to read", newest)
+            try:
+                return Page(job, self._rows(job, offset, limit), newest=job.run == newest.run)
+            except ResultsGone:
+                before, newest = newest, self._store.get(job_id)
+                if (newest.run, newest.state) != (before.run, before.state):
+                    continue  # a newer run has published and ended between the two looks
+                if job.run == newest.run:
+                    raise
+                raise ResultsNotReady(f"job {job_id} is {newest.state}; it has no result to read", newest) from None
 
     def _rows(self, job: Job, offset: int, limit: int) -> Sequence[Row]:
         backend = self._results.get(job.results)

@@ -23,6 +23,7 @@ from jobber.errors import (
     Draining,
     Fenced,
     Interrupted,
+    ResultsUnavailable,
     SourceUnavailable,
     StateUnavailable,
     TimedOut,
@@ -171,6 +172,8 @@ class Worker:
             self._held[job.run, job.attempt] = held
             if self._interrupted:
                 held.token.pull(Interrupted("the worker is stopping"))
+        if worker != self._id:  # since it claimed: whoever forgot the ID may not have seen this attempt yet
+            held.token.pull(Interrupted("this worker was declared lost"))
         try:
             self._attempt(job, task, held)
         finally:
@@ -215,14 +218,18 @@ class Worker:
         """Write down how a failed attempt ended, by the class of its error."""
         if isinstance(error, Cancelled):
             return self._store.cancelled(job)
-        if isinstance(error, Interrupted) or (isinstance(error, Fenced) and self._is_lost(held.worker)):
+        # Stopped while it published, and nobody says whether it has: it ends as it would have without that.
+        unheard = held.token.reason if isinstance(error, ResultsUnavailable) else None
+        interrupted = isinstance(error, Interrupted) or isinstance(unheard, Interrupted)
+        if interrupted or (isinstance(error, Fenced) and self._is_lost(held.worker)):
             return self._store.requeue(job)
         if isinstance(error, SourceUnavailable):
             self._replicas.note_down(job.db, error.message)
             other = self._replicas.next_of(job)
             if other is not None:
                 return self._store.reroute(job, other, error=error.message, code=error.code)
-        if job.failures < job.retries and self._may_help(task, error):
+        # The store knows that it was cancelled, and by this error the janitor knows what to look for.
+        if isinstance(unheard, Cancelled) or (job.failures < job.retries and self._may_help(task, error)):
             app = self.settings.app
             delay = min(app.retry_delay * 2 ** min(job.failures, _DOUBLINGS), app.retry_delay_max)
             delay *= random.uniform(0.5, 1.0)  # noqa: S311

@@ -60,8 +60,8 @@ class State:
     def now(self) -> int:
         return 1_000_000_000_000_000
 
-    def doubtful(self, since: int) -> list[Any]:
-        return [job for job in self.ended if job.finished_at > since]
+    def doubtful(self, since: int, *, after: int) -> list[Any]:
+        return [job for job in self.ended if (job.finished_at, job.run) > (since, after)]
 
 
 def start(state: State, **backends: Backend) -> tuple[Janitor, threading.Thread]:

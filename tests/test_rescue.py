@@ -137,6 +137,7 @@ def test_a_job_whose_results_database_is_away_is_rescued_when_that_is_back_or_ha
 ) -> None:
     """Whether it had published is known then; and one round waits for a silent database once."""
     monkeypatch.setattr("jobber.rescue._PATIENCE", 0.2)
+    monkeypatch.setattr("jobber.rescue._GLANCE", 0.2)
     for job_id in ("a", "b", "c"):
         lose(site, job_id, published=job_id == "a")
         statement = text("UPDATE jobber_workers SET lease_until = 9000000000000000")
@@ -157,7 +158,13 @@ def test_a_job_whose_results_database_is_away_is_rescued_when_that_is_back_or_ha
     def states() -> list[str]:
         return [site.instance.store.get(job_id).state.value for job_id in ("a", "b", "c")]
 
+    def ping() -> None:
+        if how == "down":
+            raise ResultsUnavailable("away")
+        time.sleep(1)
+
     monkeypatch.setattr(site.instance.results["reports"], "fence", fence)
+    monkeypatch.setattr(site.instance.results["reports"], "ping", ping)
     rescuer.rescue()
     assert (len(asked), states()) == (1, ["STARTED"] * 3)
     rescuer.rescue()
@@ -166,6 +173,33 @@ def test_a_job_whose_results_database_is_away_is_rescued_when_that_is_back_or_ha
     monkeypatch.setattr("jobber.rescue._PERSISTENCE", 0)
     rescuer.rescue()
     assert (len(asked), states()) == (4, ["SUCCESS", "PENDING", "PENDING"])
+
+
+def test_a_job_that_cannot_be_rescued_yet_keeps_no_other_waiting(
+    site: Site, rescuer: Rescuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker was stopped while it published and holds its table up, or there is a bug."""
+    real = site.instance.results["reports"].fence
+    for job_id in ("held up", "a bug", "fine"):
+        site.http.post(JOBS, {"job_id": job_id.replace(" ", "-"), "args": ["U"]})
+    assert len(site.claim_all()) == 3
+    expire_leases(site)
+
+    def fence(table: str, run: int, attempt: int) -> Any:
+        if "held" in table:
+            raise TimeoutError
+        return 1 / 0 if "bug" in table else real(table, run, attempt)
+
+    def states() -> list[str]:
+        return [site.instance.store.get(job_id).state.value for job_id in ("held-up", "a-bug", "fine")]
+
+    monkeypatch.setattr(site.instance.results["reports"], "fence", fence)
+    rescuer.rescue()
+    assert states() == ["STARTED", "STARTED", "PENDING"]
+
+    monkeypatch.setattr("jobber.rescue._PERSISTENCE", 0)
+    rescuer.rescue()
+    assert states() == ["PENDING"] * 3
 
 
 # -- outages ----------------------------------------------------------------------------------------------------------
@@ -243,6 +277,22 @@ def test_after_an_outage_or_a_jump_of_the_clock_nobody_is_declared_dead_for_one_
     assert not outages.none_of_late(clocks.read)
     clocks.answering = 0
     assert 25 <= calm_after(outages, clocks) <= 35
+
+
+def test_a_results_database_that_is_silent_is_no_outage_of_the_state(
+    site: Site, rescuer: Rescuer, outages: Outages, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would be rescued for a lease after each round that has waited for one."""
+    rescuer._outages = outages
+    lose(site, "a")
+    monkeypatch.setattr(site.instance.results["reports"], "fence", lambda *_: clocks.pass_by(20))
+
+    rescuer.rescue()
+
+    clocks.pass_by(5)
+    assert outages.none_of_late(clocks.read)
+    clocks.pass_by(25)
+    assert not outages.none_of_late(clocks.read)
 
 
 # -- roles ------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 from jobber import config
 from jobber import tasks as task_files
-from jobber.errors import StateUnavailable
-from jobber.jobs import JobState, NewJob
+from jobber.cancellation import Cancellation
+from jobber.errors import AttemptError, Cancelled, Interrupted, ResultsUnavailable, StateUnavailable
+from jobber.jobs import Job, JobState, NewJob
 from jobber.results import open_results
 from jobber.sources import open_source
 from jobber.store import Store
@@ -179,6 +180,30 @@ def test_a_worker_that_was_declared_dead_drops_its_jobs_and_works_on_under_a_new
 
     assert bench.store.get("next").state is JobState.SUCCESS
     assert bench.store.get("lost").error_code == "worker_lost"
+
+
+def test_a_job_that_was_claimed_when_its_worker_was_declared_dead_is_not_run_under_the_old_name(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the claim and the run: it would run on beside the attempt of whoever rescues it."""
+    bench.submit("endless", "claimed")
+    claim = bench.store.claim
+
+    def declared_dead_meanwhile(worker: int, **served: Any) -> Any:
+        claimed = claim(worker, **served)
+        bench.store.unregister(worker)
+        assert not bench.worker._pulse()
+        bench.worker._draining = True
+        return claimed
+
+    monkeypatch.setattr(bench.store, "claim", declared_dead_meanwhile)
+    working = in_thread(bench.worker.work)
+    working.join(10)
+
+    stuck = working.is_alive()
+    bench.worker.interrupt()
+    working.join(10)
+    assert (stuck, bench.store.get("claimed").state) == (False, JobState.PENDING)
 
 
 def test_a_job_that_nobody_took_yet_from_a_worker_declared_dead_is_run_again(bench: SimpleNamespace) -> None:
@@ -459,6 +484,32 @@ def test_an_end_that_cannot_be_written_down_is_given_up_and_the_job_given_back(
     bench.worker._pulse()
 
     assert bench.store.get("cursed").state is JobState.PENDING
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"), [(Cancelled("cancelled"), "CANCELLED"), (Interrupted("the worker is stopping"), "PENDING")]
+)
+def test_an_attempt_that_is_stopped_while_nobody_says_whether_it_has_published_ends_as_if_it_were_known(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, reason: AttemptError, state: str
+) -> None:
+    """The results database hangs over the COMMIT: the job must not fail for it. The janitor looks what it published."""
+    bench.submit("quick", "unheard")
+
+    def run(job: Job, *_: Any, cancellation: Cancellation, **__: Any) -> Any:
+        if isinstance(reason, Cancelled):
+            bench.store.cancel(job.job_id)
+        else:
+            bench.worker._draining = True
+        cancellation.pull(reason)
+        raise ResultsUnavailable("it does not say whether it was published")
+
+    monkeypatch.setattr("jobber.worker.execution.run", run)
+    before = bench.store.now()
+    bench.worker.work()
+
+    assert bench.store.get("unheard").state == state
+    listed = ["unheard"] if state == "CANCELLED" else []
+    assert [job.job_id for job in bench.store.doubtful(before)] == listed
 
 
 def test_the_heartbeat_outlives_any_error(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

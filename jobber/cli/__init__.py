@@ -106,7 +106,11 @@ def _folders(_ctx: click.Context, _option: click.Parameter, values: tuple[str, .
     "--insecure", is_flag=True, help="Allow an address that other machines reach; there is no authentication."
 )
 @click.option("--strict", is_flag=True, help="Exit when a database is still missing after start_timeout.")
-@click.option("--drain-timeout", type=click.FloatRange(min=0), help="Seconds that running jobs get when stopping.")
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    help="Seconds that running jobs get when stopping.  [default: drain_timeout of the config, 30]",
+)
 @click.option("--new-config", is_flag=True, help="Write a commented config.toml into this folder, and exit.")
 @click.version_option(jobber.__version__, prog_name="jobber")
 @click.pass_context

@@ -117,8 +117,8 @@ def serve(flags: Flags) -> int:
         finally:
             fresh.close()
         instance.reload()  # a database that is still missed is asked about these
-        _warn(instance.tasks().warnings)
-        return _count(len(fresh.tasks()), "task")
+        warnings = instance.tasks().warnings
+        return "\n".join([_count(len(fresh.tasks()), "task"), *(f"warning: {warning}" for warning in warnings)])
 
     supervisor = Supervisor(plan, workers=flags.worker_processes, api=not flags.worker_only, reload=reload)
     supervisor.listen()
@@ -283,5 +283,6 @@ def reload_all(flags: Flags) -> int:
         click.echo(f"no jobber runs with the data folder {data_dir}", err=True)
         return 1
     for pid, ok, message in answers:
-        click.echo(f"process {pid} {'reloaded' if ok else 'refused, the old tasks stay'}: {message}")
+        said = message if ok else f"\n{message}"
+        click.echo(f"process {pid} {'reloaded' if ok else 'refused, the old tasks stay'}: {said}".replace("\n", "\n  "))
     return int(not all(ok for _, ok, _ in answers))

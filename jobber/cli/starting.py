@@ -76,7 +76,7 @@ class Start:
             return []
         self._refuse()
         if strict and told:
-            raise Unavailable("\n".join(told))
+            raise Unavailable("\n  ".join(["the start ends, as --strict says; not ready:", *told]))
         return [f"{line} (jobber goes on and tries again)" for line in told]
 
     def _refuse(self) -> None:
@@ -182,7 +182,11 @@ class _Step:
     def told(self) -> str:
         """Return what is missing, and why."""
         why = self._error.message if self._error else "no answer yet"
-        return why if why.startswith(self.what) else f"{self.what}: {why}"
+        kind, _, name = self.what.removeprefix("the ").rpartition(" ")
+        quoted = f'{kind} "{name}"'  # as messages about results call it
+        if why.startswith((self.what, quoted)):
+            return self.what + why.removeprefix(self.what).removeprefix(quoted)
+        return f"{self.what}: {why}"
 
     def run(self) -> None:
         """Try until it is done."""

@@ -100,7 +100,7 @@ class Supervisor:
         """Start another child in the place of one that ended, the later the more often it died before it was ready."""
         pause = _RESPAWN if child.ready.is_set() else min(self._pauses.get(place, _RESPAWN) * 2, _RESPAWN_MOST)
         self._pauses[place] = pause
-        log.error("the %s process ended (status %s); starting another in %g s", child.role, child.status, pause)
+        log.error("the %s process %s; starting another in %g s", child.role, _end(child.status), pause)
         child.kill()
         deadline = time.monotonic() + pause
         while time.monotonic() < deadline and not self._signals:
@@ -157,6 +157,14 @@ class Supervisor:
         for child in self._children:
             child.wait(_CLOSE)
         log.info("stopped")
+
+
+def _end(status: int | None) -> str:
+    """Say how a process ended, of which ``Popen`` tells a status or, as a negative number, a signal."""
+    if status is None or status >= 0:
+        return f"ended (status {status})"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+    return f"was killed ({name})"
 
 
 def check_address(host: str, port: int) -> None:

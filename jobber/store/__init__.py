@@ -105,9 +105,13 @@ class Store:
         """Return the attempts of a run, oldest first; of more than a hundred the newest."""
         return self._attempts.of(job)
 
-    def doubtful(self, since: Micros, *, limit: int = 1000) -> list[Job]:
-        """Return runs that ended without success after ``since`` and may have published all the same, oldest first."""
-        return self._reader.doubtful(since, limit)
+    def doubtful(self, since: Micros, *, after: int = 0, limit: int = 1000) -> list[Job]:
+        """Return runs that ended without success since then and may have published all the same, oldest first.
+
+        Parameters:
+            after: of those that ended at that very moment only greater runs.
+        """
+        return self._reader.doubtful(since, after, limit)
 
     def running(self, attempts: Collection[tuple[int, int]]) -> set[tuple[int, int]]:
         """Return which of these (run, attempt) are not over: their worker may be dead, but nobody rescued them yet."""

@@ -6,17 +6,18 @@ first attempt costs nothing. The newest attempt stands in the run's own row.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from jobber.jobs import Attempt, Ending, Job, JobState
 from jobber.store.database import Database
 from jobber.store.records import storable
 from jobber.store.schema import attempts
 
-#: Attempts of one run that are told of, the newest: with many retries there may be any number.
+#: Attempts of one run that are kept, the newest: with many retries there may be any number.
 MOST = 100
 
 _NOTE = insert(attempts)
+_FORGET = delete(attempts).where(attempts.c.run == bindparam("of_run"), attempts.c.number <= bindparam("old"))
 _OF_RUN = select(attempts).where(attempts.c.run == bindparam("of_run")).order_by(attempts.c.number.desc()).limit(MOST)
 
 
@@ -44,6 +45,9 @@ class AttemptBook:
             "ended_at": self._database.engine.now,
         }
         connection.execute(_NOTE.values(values))
+        if job.attempt > MOST:
+            # With retries without end, and no delay, they would be as many as there are seconds.
+            connection.execute(_FORGET, {"of_run": job.run, "old": job.attempt - MOST})
 
     def of(self, job: Job) -> list[Attempt]:
         """Return the attempts of a run, oldest first; of very many the newest."""

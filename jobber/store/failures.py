@@ -78,7 +78,8 @@ def _of_driver(error: DBAPIError) -> Cause:
 
 def _is_silence(error: BaseException | None) -> bool:
     """Whether a driver gave up waiting, or the system did: that is a TimeoutError, too."""
-    while error is not None:
+    # What the caller was handling (a source that timed out) is in the chain, too, and is not the state database's.
+    while error is not None and not isinstance(error, JobberError):
         if isinstance(error, TimeoutError | psycopg.errors.ConnectionTimeout):
             return True
         error = error.__cause__ or error.__context__

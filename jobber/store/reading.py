@@ -11,7 +11,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, func, or_, select
 
 from jobber.errors import JobIsLive, ResultsUnavailable, UnknownJob
 from jobber.jobs import Job, JobState, Micros
@@ -20,6 +20,7 @@ from jobber.store.gates import GateBook, Hold
 from jobber.store.records import job_of
 from jobber.store.schema import RUN_COLUMNS, finished_jobs, groups, jobs, running, workers
 from jobber.store.surveying import open_queues, survey
+from jobber.store.workers import is_out
 
 #: Columns of a live run: progress comes from its running row while it has one.
 _LIVE = (
@@ -114,20 +115,23 @@ class Reader:
         row = self._database.read(lambda connection: connection.execute(statement).mappings().one_or_none())
         return None if row is None else job_of(row)
 
-    def doubtful(self, since: Micros, limit: int) -> list[Job]:
-        """Return runs that ended without success after ``since`` and may have published all the same, oldest first.
+    def doubtful(self, since: Micros, after: int, limit: int) -> list[Job]:
+        """Return runs that ended without success since then and may have published all the same, oldest first.
 
         Of an attempt that lost its worker, or its results database, nobody heard how far it came.
+
+        Parameters:
+            after: of those that ended at that very moment, as all jobs of a group may, only greater runs.
         """
         ended = finished_jobs.c
         statement = (
             select(finished_jobs)
             .where(
-                ended.finished_at > since,
+                or_(ended.finished_at > since, and_(ended.finished_at == since, ended.run > after)),
                 ended.state != JobState.SUCCESS.value,
                 or_(ended.rescues > 0, ended.attempt > 1, ended.error_code == ResultsUnavailable.code),
             )
-            .order_by(ended.finished_at)
+            .order_by(ended.finished_at, ended.run)
             .limit(limit)
         )
         return self._database.read(lambda connection: [job_of(row) for row in connection.execute(statement).mappings()])
@@ -208,7 +212,7 @@ class Reader:
     def lost(self) -> list[Job]:
         """Return the STARTED jobs whose worker's lease ran out, oldest first."""
         holder = running.outerjoin(workers, workers.c.id == running.c.worker)
-        out = or_(workers.c.id.is_(None), workers.c.dead, workers.c.lease_until <= self._database.engine.now)
+        out = or_(workers.c.id.is_(None), is_out(self._database.engine))
         runs = select(running.c.run).select_from(holder).where(out)
         statement = select_live().where(jobs.c.run.in_(runs)).order_by(jobs.c.run)
         return self._database.read(lambda connection: live_jobs(connection, statement))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from jobber.columns import Column, encode_columns
 from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
@@ -26,6 +26,7 @@ from jobber.store.records import job_of, storable
 from jobber.store.returning import Change, Deletion
 from jobber.store.schema import finished_jobs, jobs, order, running, workers
 from jobber.store.surveying import open_queues
+from jobber.store.workers import is_out
 
 #: What a finish sets on the run besides its state and time.
 Outcome = Mapping[str, Any]
@@ -159,7 +160,12 @@ class Transitions:
             if held.cancel_requested:
                 self._finish(connection, job, JobState.CANCELLED, {"rescues": job.rescues + 1}, woken)
             elif job.rescues >= max_rescues:
-                self._finish(connection, job, JobState.FAILURE, values, woken)
+                lost = (
+                    f"that is the {_ordinal(job.rescues + 1)} worker that it lost, and max_rescues allows {max_rescues}"
+                )
+                self._finish(
+                    connection, job, JobState.FAILURE, {**values, "error": storable(f"{error}; {lost}")}, woken
+                )
             else:
                 lane = self._lanes.ids(connection, [key], job.group_limit)[key]
                 set_ = {**values, **_put_back_values(job, JobState.PENDING, Ending.RESCUED), "lane": lane}
@@ -176,8 +182,8 @@ class Transitions:
         worker = connection.execute(holder).scalar_one_or_none()
         if worker is None:
             raise Fenced(f"attempt {job.attempt} of job {job.job_id} is over already")
-        out = or_(workers.c.dead, workers.c.lease_until <= self._database.engine.now)
-        declared = connection.execute(update(workers).where(workers.c.id == worker, out).values(dead=True)).rowcount
+        out = workers.c.id == worker, is_out(self._database.engine)
+        declared = connection.execute(update(workers).where(*out).values(dead=True)).rowcount
         if not declared and connection.execute(select(workers.c.id).where(workers.c.id == worker)).first():
             raise Fenced(f"worker {job.worker}, which runs job {job.job_id}, is alive")
 
@@ -225,7 +231,9 @@ class Transitions:
                     woken.queues.add(job.queue)
                 self._groups.remind(connection, job.group_run, woken)
             elif held.cancel_requested:
-                self._finish(connection, job, JobState.CANCELLED, values, woken)
+                # It goes nowhere else any more.
+                ended = {name: value for name, value in values.items() if name not in ("db", "reroutes")}
+                self._finish(connection, job, JobState.CANCELLED, ended, woken)
             else:
                 self._attempts.note(connection, job, how, values.get("error", ""), values.get("error_code", ""))
                 if delay > 0:
@@ -361,6 +369,11 @@ class Transitions:
         if not purged:
             raise UnknownJob(f"there is no job {job_id}")
         return purged
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in {11, 12, 13} else "th"
+    return f"{number}{ending}"
 
 
 def _put_back_values(job: Job, state: JobState, how: Ending) -> dict[str, Any]:

@@ -23,9 +23,13 @@ class Upkeep:
         The database's clock decides. A holder that has not renewed in time must stop by itself.
         """
         now = self._database.engine.now
+        free = [leaders.c.holder == holder, leaders.c.lease_until <= now]
+        if lease > 0:
+            # A term that ends so late began before the clock was set back.
+            free.append(leaders.c.lease_until > now + int(2 * lease * 1_000_000))
         take = (
             update(leaders)
-            .where(leaders.c.role == role, or_(leaders.c.holder == holder, leaders.c.lease_until <= now))
+            .where(leaders.c.role == role, or_(*free))
             .values(holder=holder, lease_until=now + int(lease * 1_000_000))
         )
         vacant = self._database.engine.insert_missing(leaders).values(role=role, holder="", lease_until=0)

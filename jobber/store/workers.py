@@ -10,10 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, insert, or_, select, update
 
 from jobber.errors import Fenced
 from jobber.store.database import Database
+from jobber.store.engines import Engine
 from jobber.store.schema import jobs, running, workers
 
 
@@ -43,6 +44,16 @@ class Pulse:
 
     cancelled: frozenset[tuple[int, int]]
     held: frozenset[tuple[int, int]]
+
+
+def is_out(engine: Engine) -> ColumnElement[bool]:
+    """Return the condition that a worker was declared dead, or its lease is over.
+
+    One that was seen later than now got its lease before the clock was set back, which would last so much longer. Who
+    lives has another one by the time that anybody looks: jumps of the clock are waited out (``rescue.Outages``).
+    """
+    lease = workers.c.lease_until - workers.c.seen_at
+    return or_(workers.c.dead, workers.c.lease_until <= engine.now, workers.c.seen_at > engine.now + lease)
 
 
 class Roster:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +69,31 @@ def new_table(site: Site) -> str:
     return str(site.http.get("/jobs/a").data["table"])
 
 
+@pytest.mark.parametrize("when", ["before the rerun was accepted", "while it ran"])
+def test_a_reader_who_is_overtaken_by_a_rerun_gets_the_new_rows(
+    site: Site, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """It had looked the older run up, whose rows were replaced before it could read them."""
+    backend = site.instance.results["reports"]
+    real, rerun = backend.rows, {"job_id": "a", "args": ["V"]}
+    site.http.post(JOBS, {"job_id": "a", "args": ["U"]})
+    site.work()
+    if when == "while it ran":
+        site.http.post(JOBS, rerun)
+
+    def overtaken(*args: Any, **page: Any) -> Any:
+        monkeypatch.undo()
+        if when != "while it ran":
+            site.http.post(JOBS, rerun)
+        site.work()
+        return real(*args, **page)
+
+    monkeypatch.setattr(backend, "rows", overtaken)
+    answer = site.http.get("/jobs/a/results")
+    assert (answer.status, answer.envelope["newest"]) == (200, True)
+    assert [row["id"] for row in answer.data] == [3]
+
+
 def test_attempts_are_told_with_their_errors_and_where_they_were_not_looked_up_as_null(site: Site) -> None:
     http, store = site.http, site.instance.store
     assert http.post(JOBS, {"job_id": "a", "args": ["U"]}).data["attempts"] is None
@@ -102,6 +130,20 @@ def test_a_wait_ends_when_the_job_does(site: Site) -> None:
     worker.join()
 
 
+def test_a_wait_that_is_over_tells_the_job_and_its_group_as_they_are_then(tmp_path: Path) -> None:
+    site = Site(f"sqlite:///{tmp_path}/state.db", tmp_path)  # what is asked when is the same for every store
+    group = {"group_id": "g", "jobs": [{"task": "entries_of", "job_id": "a", "args": ["U"]}]}
+    assert site.http.post("/groups", group).status == 200
+    paths = ("/jobs/a?wait=1.5", "/groups/g?wait=1.5&jobs=false")
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(lambda path=path: site.http.get(path).data) for path in paths]
+        time.sleep(0.2)
+        site.claim()
+    job, whole = (answer.result() for answer in answers)
+    assert (job["state"], job["attempt"], len(job["attempts"]), whole["state"]) == ("STARTED", 1, 1, "STARTED")
+    site.instance.close()
+
+
 def test_arguments_keep_every_digit_through_the_store(site: Site) -> None:
     numbers = "1.10, 12345678901234567890.123456789, 100000000000000000000000000000000000001"
     text = f'[{numbers}, "\\u0000\\ud83d\\ude00", null, true]'
@@ -129,6 +171,14 @@ def test_a_pending_job_says_why_it_does_not_run(site: Site) -> None:
     (hold,) = site.http.get("/jobs/a").data["waiting_for"]
     assert hold["gate"] == "start"
     assert hold["text"]
+
+
+def test_a_job_whose_database_was_taken_out_of_the_config_says_so(site: Site) -> None:
+    site.http.post(JOBS, {"job_id": "a", "args": ["U"]})
+    site.instance.settings = replace(site.instance.settings, databases={})
+    http = Http(create_app(site.instance.service(waiters=1)))
+    (hold,) = http.get("/jobs/a").data["waiting_for"]
+    assert (hold["gate"], hold["name"]) == ("database", "main")
 
 
 def test_a_queue_lists_its_jobs_as_they_will_run(site: Site) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.client import HTTPConnection
@@ -15,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from jobber.api import create_app
+from jobber.completion import Completer, JobRequest
 from tests.api.fake import FakeService
 from tests.api.http import Http, serving
 
@@ -405,3 +407,17 @@ def test_no_body_whatever_brings_the_server_down(body: bytes) -> None:
 
 
 APP = create_app(FakeService())  # type: ignore[arg-type]
+
+
+def test_each_run_of_an_id_goes_to_the_same_results_database_and_ids_to_all_of_them(service: FakeService) -> None:
+    task = service.completer.task("slow")
+    several = replace(task, results=("one", "two", "three"))
+    completer = Completer(
+        service.settings.app, tasks=lambda: {"slow": several}, table_name=lambda _, job_id: f"results_{job_id}"
+    )
+    picked = {
+        n: {completer.job(JobRequest(task="slow", job_id=f"job{n}")).results for _ in range(5)} for n in range(30)
+    }
+    assert all(len(names) == 1 for names in picked.values())
+    assert set.union(*picked.values()) == {"one", "two", "three"}
+    assert completer.job(JobRequest(task="slow", job_id="job1", results="two")).results == "two"

@@ -83,6 +83,7 @@ class Audit:
         self._outcomes()
         self._groups()
         self._tables()
+        self._publications()
         with self.findings.check("no query is left on a source") as check:
             check.looked = 2
             check.violations += running_queries(self._site)
@@ -243,6 +244,21 @@ class Audit:
                 expected = {table for of, table in wanted if of == place.name}
                 others.looked += len(there)
                 others.violations += list(_unexplained(place.name, there - expected, ledger))
+
+    def _publications(self) -> None:
+        """What an attempt publishes stays until a later one publishes, and makes its run succeed."""
+        with self.findings.check("what was published has succeeded, no later attempt is overtaken") as check:
+            for place in places(self._site).values():
+                newest: dict[str, tuple[int, int]] = {}
+                for table, number, attempt in place.published():
+                    check.looked += 1
+                    run = self.runs.get(number, Run(number))
+                    if run.state != "SUCCESS" or run.attempt != attempt:
+                        check.violations.append(f"{place.name}: attempt {attempt} published {table}: {run.told()}")
+                    before = newest.get(table, (0, 0))
+                    if (number, attempt) <= before:
+                        check.violations.append(f"{place.name}: {table} of {before} was replaced by {run.told()}")
+                    newest[table] = (number, attempt)
 
     def _differs(self, place: Place, table: str, run: Run, try_: Try) -> str:
         """Return where a table differs from the answer; one that a crash may have emptied is set aside."""

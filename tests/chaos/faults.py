@@ -26,7 +26,7 @@ _PATIENCE = 10.0
 #: Jobs that a worker should hold when it is stopped for long.
 _WORTH_IT = 4
 #: Seconds for which a worker that comes back cannot reach the state database.
-_IGNORANCE = 1.0
+_IGNORANCE = 2.0
 _SERVERS = ("Redis", "PostgreSQL", "MariaDB", "the state database")
 
 

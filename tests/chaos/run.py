@@ -18,6 +18,7 @@ from tests.chaos.faults import Injector
 from tests.chaos.load import ACCEPTED, Load
 from tests.chaos.plan import FAULTS, make_plan
 from tests.chaos.site import LEASE, Site
+from tests.chaos.tables import places
 from tests.chaos.trail import Trail
 
 
@@ -88,6 +89,7 @@ def run(options: Options, say: Say) -> Report:
         _run(site, report, say)
     except BaseException:
         report.checks.append(Check("the run comes to its end", violations=["it did not"]))
+        say(f"broken off; logs: {folder}", 1.0)
         raise
     finally:
         if report.violations or options.keep:
@@ -102,6 +104,8 @@ def _run(site: Site, report: Report, say: Say) -> None:
     site.start()
     trail = Trail(site.state)
     trail.install()
+    for place in places(site).values():
+        place.watch()
     plan = make_plan(
         options.seed,
         jobs=options.jobs,

@@ -55,11 +55,46 @@ class Place:
         """Return the ledger, by table."""
         raise NotImplementedError
 
+    def watch(self) -> None:
+        """Note from now on which attempt is published where; the ledger is there already."""
+        raise NotImplementedError
+
+    def published(self) -> list[tuple[str, int, int]]:
+        """Return table, run and attempt of every publication since ``watch``, in their order."""
+        raise NotImplementedError
+
     @contextlib.contextmanager
     def rows(self, table: str) -> Iterator[tuple[Sequence[str], Iterable[Any]]]:
         """Give the columns that ``SELECT *`` shows, and the rows in the order that was kept."""
         raise NotImplementedError
         yield
+
+
+_PUBLISHED = "SELECT table_name, run, attempt FROM chaos_published ORDER BY seq"
+_WATCH_POSTGRESQL = """
+CREATE TABLE chaos_published (seq bigserial PRIMARY KEY, table_name text, run bigint, attempt bigint);
+CREATE FUNCTION chaos_published() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO chaos_published (table_name, run, attempt) VALUES (NEW.table_name, NEW.run, NEW.attempt);
+    RETURN NEW; END $$;
+CREATE TRIGGER chaos_published AFTER UPDATE ON jobber_ledger FOR EACH ROW
+    WHEN (NEW.run IS NOT NULL AND (NEW.run, NEW.attempt) IS DISTINCT FROM (OLD.run, OLD.attempt))
+    EXECUTE FUNCTION chaos_published()
+"""
+_WATCH_MARIADB = (
+    "CREATE TABLE chaos_published (seq BIGINT AUTO_INCREMENT PRIMARY KEY, table_name VARCHAR(64), run BIGINT, "
+    "attempt BIGINT)",
+    """CREATE TRIGGER chaos_published AFTER UPDATE ON jobber_ledger FOR EACH ROW
+    IF NEW.run IS NOT NULL AND NOT (NEW.run <=> OLD.run AND NEW.attempt <=> OLD.attempt) THEN
+        INSERT INTO chaos_published (table_name, run, attempt) VALUES (NEW.table_name, NEW.run, NEW.attempt);
+    END IF""",
+)
+_WATCH_SQLITE = """
+CREATE TABLE chaos_published (seq INTEGER PRIMARY KEY, table_name TEXT, run INTEGER, attempt INTEGER);
+CREATE TRIGGER chaos_published AFTER UPDATE ON jobber_ledger
+WHEN NEW.run IS NOT NULL AND (NEW.run IS NOT OLD.run OR NEW.attempt IS NOT OLD.attempt) BEGIN
+    INSERT INTO chaos_published (table_name, run, attempt) VALUES (NEW.table_name, NEW.run, NEW.attempt);
+END
+"""
 
 
 class _Postgres(Place):
@@ -81,6 +116,12 @@ class _Postgres(Place):
             name: Entry(run, rows, frozenset(part for part in (staging, *leftovers) if part))
             for name, run, rows, staging, leftovers in found
         }
+
+    def watch(self) -> None:
+        self._server.execute(_WATCH_POSTGRESQL, "chaos")
+
+    def published(self) -> list[tuple[str, int, int]]:
+        return self._all(_PUBLISHED)
 
     @contextlib.contextmanager
     def rows(self, table: str) -> Iterator[tuple[Sequence[str], Iterable[Any]]]:
@@ -106,6 +147,13 @@ class _MariaDB(Place):
             for name, run, rows, staging, leftovers in found
         }
 
+    def watch(self) -> None:
+        for statement in _WATCH_MARIADB:
+            self._server.execute(statement, "chaos")
+
+    def published(self) -> list[tuple[str, int, int]]:
+        return [(table, run, attempt) for table, run, attempt in self._server.execute(_PUBLISHED, "chaos")]
+
     @contextlib.contextmanager
     def rows(self, table: str) -> Iterator[tuple[Sequence[str], Iterable[Any]]]:
         with self._server.connect("chaos", cursorclass=SSCursor) as connection, connection.cursor() as cursor:
@@ -124,9 +172,19 @@ class _SQLite(Place):
         names = {path.name for path in self._folder.iterdir()}
         return {name.removesuffix(".db") for name in names if is_results(name)}
 
+    def _all(self, sql: str) -> list[Any]:
+        with contextlib.closing(sqlite3.connect(self._folder / "jobber_ledger.db", timeout=20)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def watch(self) -> None:
+        with contextlib.closing(sqlite3.connect(self._folder / "jobber_ledger.db", timeout=20)) as connection:
+            connection.executescript(_WATCH_SQLITE)
+
+    def published(self) -> list[tuple[str, int, int]]:
+        return self._all(_PUBLISHED)
+
     def ledger(self) -> dict[str, Entry]:
-        with contextlib.closing(sqlite3.connect(self._folder / "jobber_ledger.db")) as connection:
-            found = connection.execute("SELECT table_name, run, rows, staging FROM jobber_ledger").fetchall()
+        found = self._all("SELECT table_name, run, rows, staging FROM jobber_ledger")
         return {name: Entry(run, rows, frozenset({staging} - {None})) for name, run, rows, staging in found}
 
     @contextlib.contextmanager

@@ -38,6 +38,7 @@ def test_the_order_leaves_no_kind_of_fault_out() -> None:
     assert set(ORDER) == set(FAULTS)
 
 
+@pytest.mark.timeout(300)  # 35 s on two idle cores; it counts nothing but progress
 @pytest.mark.parametrize(("state", "shared"), [("postgresql", True), ("mariadb", False)])
 def test_no_fault_loses_doubles_or_changes_a_job(state: str, shared: bool) -> None:
     options = Options(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from jobber.errors import QueryFailed
+from jobber.jobs import Attempt, Ending
 from jobber.store import Hold
-from tests.api.fake import FakeService
+from tests.api.fake import NOON, FakeService
 from tests.cli.conftest import ROW, Program
 
 
@@ -80,6 +82,28 @@ def test_status_tells_what_a_running_job_does(program: Program, service: FakeSer
     assert any(line.startswith("progress  querying, 40 rows, 900 bytes") for line in lines)
     service._change(running, bytes_so_far=0)
     assert "bytes" not in program.run("status", "a").stdout
+
+
+def test_status_tells_every_attempt_that_did_not_end_the_job_with_its_time(
+    program: Program, service: FakeService
+) -> None:
+    program.run("submit", "slow", "--job-id", "a", "--retries", "2")
+    service._change(service.start("a"), attempt=2, rescues=1)
+    rescued = Attempt(
+        number=1,
+        ending=Ending.RESCUED,
+        worker="w1",
+        db="main",
+        error="worker w1 died",
+        error_code="worker_lost",
+        started_at=NOON,
+        ended_at=NOON + 1_000_000,
+    )
+    service.told = [rescued, replace(rescued, number=2, ending=Ending.REQUEUED, error="", error_code="")]
+    lines = program.run("status", "a").stdout.splitlines()
+    assert "attempt    2 (at most 2 retries; lost its worker once)" in lines
+    assert "attempt 1  rescued on main at 2026-11-22 14:00:01 UTC, worker w1: worker w1 died" in lines
+    assert "attempt 2  requeued on main at 2026-11-22 14:00:01 UTC, worker w1" in lines
 
 
 def test_status_tells_the_code_of_an_error(program: Program, service: FakeService) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
@@ -105,6 +106,7 @@ def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path, post
 
         done = running.client.wait(job.job_id, timeout=40)
         assert (done.state, done.attempt) == ("SUCCESS", 2)
+        assert "the worker process was killed (SIGKILL); starting another" in running.text()
 
 
 @pytest.mark.parametrize("which", ["its main process", "the one that serves"])
@@ -327,6 +329,10 @@ def test_sighup_loads_new_tasks_and_keeps_the_old_ones_when_the_new_are_bad(
 
         done = running.client.wait(running.client.submit("added").job_id, timeout=20)
         assert list(running.client.results(done.job_id)) == [{"answer": 42}]
+        (tmp_path / "sql" / "added.sql").write_text(added + "-- name: locking\nSELECT 1 AS one FOR UPDATE;\n")
+
+        assert re.search(r"reloaded: \d+ tasks\n  warning: \S+added.sql:5: task locking: FOR UPDATE", reload(running))
+
         (tmp_path / "sql" / "added.sql").write_text("-- name: added\nSELECT nonsense FROM nowhere;\n")
 
         refusal = reload(running, status=1)

@@ -87,6 +87,7 @@ def test_a_start_waits_for_databases_and_says_for_which_why_and_how_long(waiting
     ):
         assert line.startswith(f"  {words}"), waiting.text()
         assert "onnection refused" in line
+        assert line.count("results database") == (words == "the results database main")
 
     late.start()
 
@@ -119,7 +120,7 @@ def test_with_strict_the_start_ends_after_the_limit_and_names_all_that_is_missin
     done = run(tmp_path, "--config", "config.toml", "--sql-directory", "sql", "--server", server, "--strict")
 
     assert done.returncode == 1
-    said, _, error = done.stderr.partition("error: ")
+    said, _, error = done.stderr.partition("error: the start ends, as --strict says; not ready:\n  ")
     assert "waiting up to 1 s for:" in said
     for words in ("the state database cannot be reached", "the results database main", "the database pg"):
         assert words in error

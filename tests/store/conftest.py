@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from jobber.columns import Column, Kind
 from jobber.jobs import OUTCOME_ARGS, Job, JobState, NewGroup, NewJob
@@ -151,6 +152,13 @@ def store(state_url: str) -> Iterator[Store]:
 def bench(store: Store) -> Bench:
     """A store with a worker."""
     return Bench(store, store.register("w1", QUEUES, 10, lease=60))
+
+
+def set_back(store: Store, table: str, *columns: str) -> None:
+    """Make times of a table as if the database's clock had been set back by an hour since."""
+    later = ", ".join(f"{column} = {column} + 3600000000" for column in columns)
+    statement = text(f"UPDATE jobber_{table} SET {later}")
+    store._database.write(lambda connection: connection.execute(statement))
 
 
 def end(bench: Bench, how: str, job: Job) -> Any:

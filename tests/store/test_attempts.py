@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
 from jobber.errors import Fenced
 from jobber.jobs import Ending, Job, JobState
@@ -56,13 +57,16 @@ def test_between_two_attempts_none_runs(bench: Bench) -> None:
     assert _endings(bench, "a") == [(1, Ending.RETRY, "no", "c")]
 
 
-def test_of_very_many_attempts_the_newest_are_told(bench: Bench) -> None:
+def test_of_very_many_attempts_the_newest_are_kept(bench: Bench) -> None:
     bench.submit("a")
     for _ in range(103):
         bench.store.requeue(_next(bench))
     bench.store.succeed(_next(bench), rows=0, columns=[])
     numbers = [number for number, *_ in _endings(bench, "a")]
     assert numbers == list(range(4, 105))
+    # With retries without end, the others would fill the disk, and take for ever to be forgotten.
+    kept = text("SELECT count(*) FROM jobber_attempts")
+    assert bench.store._database.read(lambda connection: connection.execute(kept).scalar_one()) == 100
 
 
 @pytest.mark.parametrize("how", ["purge", "prune", "purge of its group"])
@@ -93,6 +97,15 @@ def test_a_rerouted_job_reads_the_other_database_and_counts_against_its_limit(be
     assert (again.job_id, again.db, again.replicas) == ("a", "db1", ("db0", "db1"))
     bench.store.retry(again, error="down, too", code="source_unavailable", delay=0)
     assert bench.store.get("a").reroutes == 0  # all of them may be tried again
+
+
+def test_a_job_that_is_cancelled_instead_of_rerouted_has_read_the_database_that_it_read(bench: Bench) -> None:
+    job = bench.started("a", db="db0", replicas=("db0", "db1"))
+    bench.store.cancel("a")
+    for _ in range(2):  # the second time quietly
+        bench.store.reroute(job, "db1", error="down", code="source_unavailable")
+    ended = bench.store.get("a")
+    assert (ended.state, ended.db, ended.reroutes) == (JobState.CANCELLED, "db0", 0)
 
 
 def test_a_suspect_stays_one_wherever_it_goes(bench: Bench) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 
-from jobber.errors import ConfigError, JobIsLive, StateUnavailable
-from jobber.store import Store, migrations
+from jobber.errors import ConfigError, JobIsLive, SourceUnavailable, StateUnavailable
+from jobber.store import Store, database, migrations
 from jobber.store.database import TryAgain
-from jobber.store.engines import postgresql
+from jobber.store.engines import postgresql, sqlite
 from tests.blackhole import Proxy
 from tests.servers import MariaDB, Postgres, ServerMissing, wait_until
 from tests.store.conftest import DATABASES, QUEUES, TASKS, Bench, new_job
@@ -97,6 +97,48 @@ def test_a_locked_file_is_unavailable_until_it_is_free(tmp_path: Path) -> None:
     blocker.execute("ROLLBACK")
     blocker.close()
     assert bench.ids() == ["a"]
+    store.close()
+
+
+def test_a_file_that_stays_locked_keeps_many_callers_no_longer_than_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process was stopped in the midst of a write; each caller of ours would wait for the one before it."""
+    monkeypatch.setattr(sqlite, "TIMEOUT", 0.5)
+    monkeypatch.setattr(database, "PATIENCE", 0.5)
+    store = Store(f"sqlite:///{tmp_path}/state.db")
+    store.migrate()
+    blocker = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+
+    def ask() -> None:
+        with pytest.raises(StateUnavailable, match="too busy"):
+            store.submit([new_job("a")])
+
+    began = time.monotonic()
+    threads = [threading.Thread(target=ask) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began < 2 + SLACK
+    blocker.close()
+    store.submit([new_job("a")])
+    store.close()
+
+
+def test_what_the_caller_was_waiting_for_in_vain_is_not_taken_for_a_silent_state_database(tmp_path: Path) -> None:
+    """A worker writes down that a source timed out while it handles that very error."""
+    store = Store(f"sqlite:///{tmp_path}/state.db?timeout=0.05")
+    store.migrate()
+    blocker = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    try:
+        raise SourceUnavailable("no answer") from TimeoutError()
+    except SourceUnavailable:
+        with pytest.raises(StateUnavailable, match="too busy"):
+            store.submit([new_job("a")])
+    blocker.close()
     store.close()
 
 

@@ -7,7 +7,7 @@ import pytest
 from jobber.errors import Fenced
 from jobber.jobs import JobState
 from jobber.store import Gate, GateKind
-from tests.store.conftest import QUEUES, Bench, new_job
+from tests.store.conftest import QUEUES, Bench, new_job, set_back
 
 
 def test_a_job_of_a_dead_worker_goes_back_without_spending_a_retry(bench: Bench) -> None:
@@ -30,6 +30,7 @@ def test_a_job_that_loses_one_worker_too_many_fails(bench: Bench) -> None:
     failed = bench.store.rescue(job, max_rescues=2).job
     assert (failed.state, failed.error_code, failed.rescues) == (JobState.FAILURE, "worker_lost", 3)
     assert "dying" in failed.error
+    assert "the 3rd worker that it lost, and max_rescues allows 2" in failed.error
     assert bench.store.get("a") == failed
 
 
@@ -53,6 +54,20 @@ def test_a_job_whose_worker_is_alive_is_not_rescued(bench: Bench) -> None:
     with pytest.raises(Fenced):
         bench.store.rescue(job, max_rescues=3)
     assert bench.store.get("a") == job
+
+
+def test_a_worker_that_died_is_lost_in_time_though_the_clock_was_set_back(bench: Bench) -> None:
+    job = bench.started("a")
+    set_back(bench.store, "workers", "seen_at", "lease_until")
+    assert [lost.run for lost in bench.store.lost()] == [job.run]
+    assert bench.store.rescue(job, max_rescues=1).job.state is JobState.PENDING
+
+
+def test_a_worker_that_lives_is_not_lost_when_the_clock_was_set_back(bench: Bench) -> None:
+    bench.started("a")
+    set_back(bench.store, "workers", "seen_at", "lease_until")
+    bench.store.heartbeat(bench.worker, {}, lease=60)
+    assert bench.store.lost() == []
 
 
 def test_a_worker_that_renews_in_time_is_alive_again(bench: Bench) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
 from jobber.errors import ConfigError, UnknownJob
 from jobber.store import Store
 from tests.servers import wait_until
-from tests.store.conftest import QUEUES, Bench
+from tests.store.conftest import QUEUES, Bench, set_back
 
 
 def test_one_holder_leads_until_its_term_is_over(store: Store) -> None:
@@ -15,6 +16,13 @@ def test_one_holder_leads_until_its_term_is_over(store: Store) -> None:
     assert store.lead("maintenance", "a", lease=0.3)
     wait_until(lambda: store.lead("maintenance", "b", lease=60))
     assert not store.lead("maintenance", "a", lease=60)
+
+
+def test_a_role_is_not_kept_for_longer_because_the_clock_is_set_back(store: Store) -> None:
+    assert store.lead("maintenance", "dead", lease=60)
+    set_back(store, "leaders", "lease_until")
+    assert store.lead("maintenance", "next", lease=60)
+    assert not store.lead("maintenance", "third", lease=60)
 
 
 def test_prune_forgets_what_is_old_and_nothing_else(bench: Bench) -> None:
@@ -61,7 +69,12 @@ def test_runs_that_may_have_published_though_they_did_not_succeed_are_listed(ben
 
     assert [job.job_id for job in found] == ["unheard", "lost"]
     assert [job.job_id for job in bench.store.doubtful(before, limit=1)] == ["unheard"]
-    assert bench.store.doubtful(found[-1].finished_at or 0) == []
+    last = found[-1]
+    assert bench.store.doubtful(last.finished_at or 0, after=last.run) == []
+    # All jobs of a group may end at the very same moment.
+    at_once = text(f"UPDATE jobber_finished_jobs SET finished_at = {last.finished_at}")
+    bench.store._database.write(lambda connection: connection.execute(at_once))
+    assert bench.store.doubtful(last.finished_at or 0, after=found[0].run, limit=1) == [last]
 
 
 def test_the_clock_is_the_databases_and_moves(store: Store) -> None:

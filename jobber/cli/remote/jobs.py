@@ -18,6 +18,9 @@ from jobber.cli.remote.terminal import facts as fact_table
 from jobber.client import Attempt, Client, JobStatus
 from jobber.errors import JobberError, JobIsFinished
 
+#: How an attempt stands that runs, or has ended its job: the other lines tell what became of it.
+_LAST = ("running", "success", "failure", "cancelled")
+
 
 def _show_job(job: JobStatus) -> None:
     pairs: list[tuple[str, str | Text]] = [
@@ -32,8 +35,8 @@ def _show_job(job: JobStatus) -> None:
     if job.worker:
         pairs.append(("worker", text(job.worker)))
     if job.attempt:
-        pairs.append(("attempt", f"{job.attempt} ({_retries(job.retries)})"))
-    pairs += [(f"attempt {past.attempt}", text(_past(past))) for past in (job.attempts or ())[:-1]]
+        pairs.append(("attempt", f"{job.attempt} ({_retries(job)})"))
+    pairs += [(f"attempt {past.attempt}", text(_past(past))) for past in job.attempts or () if past.ending not in _LAST]
     if job.error:
         pairs += [("error", text(job.error)), ("code", text(job.error_code))]
     pairs += [("waits for", text(hold.text)) for hold in job.waiting_for or ()]
@@ -61,12 +64,15 @@ def _show_job(job: JobStatus) -> None:
     show(fact_table(pairs))
 
 
-def _retries(retries: int) -> str:
-    return f"at most {retries} {'retry' if retries == 1 else 'retries'}" if retries else "no retries"
+def _retries(job: JobStatus) -> str:
+    """Say how many retries a job may have, and how often it lost its worker: an attempt need not have spent a retry."""
+    most = f"at most {job.retries} {'retry' if job.retries == 1 else 'retries'}" if job.retries else "no retries"
+    return f"{most}; lost its worker {'once' if job.rescues == 1 else f'{job.rescues} times'}" if job.rescues else most
 
 
 def _past(attempt: Attempt) -> str:
-    where = f"{attempt.ending} on {attempt.db}, worker {attempt.worker}"
+    at = f" at {time(attempt.ended_at)}" if attempt.ended_at else ""
+    where = f"{attempt.ending} on {attempt.db}{at}, worker {attempt.worker}"
     return f"{where}: {attempt.error}" if attempt.error else where
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL
 
 from jobber.errors import ConfigError
 from jobber.store.engines.base import Engine
+from jobber.store.failures import Contended
 
 #: Seconds that a writer waits for the one write lock, unless the URL says ``?timeout=``.
 TIMEOUT = 10.0
@@ -42,7 +43,7 @@ class SQLite(Engine):
 
     def turn(self) -> AbstractContextManager[Any]:
         # One of our own threads at a time at SQLite's lock: its waiters sleep and poll, ours are woken.
-        return threading.Lock()
+        return _Turn()
 
     def among(self, which: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         return which.in_(select(func.json_each(bindparam(name, type_=Text())).table_valued("value").c.value))
@@ -56,6 +57,20 @@ class SQLite(Engine):
     def upsert(self, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         row = sqlite.insert(table).values(**key, **values)
         return row.on_conflict_do_update(index_elements=list(key), set_=values)
+
+
+class _Turn(AbstractContextManager[None]):
+    """A lock that is not waited for for long: where another process keeps the file locked, each would find that out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=TIMEOUT):
+            raise Contended
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def _open(connection: Any, _record: Any) -> None:
