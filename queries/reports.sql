@@ -6,6 +6,7 @@
 -- priority: 3
 -- timeout: 10m
 -- retries: 2
+-- retry_on: transient
 -- max_rows: 5000000
 -- ttl: 6h
 -- index: user_id, entry_date

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ STATES = ("postgresql", "mariadb")
 def main(arguments: list[str]) -> int:
     """Make the runs that the arguments ask for; 1 if one of them found a violation."""
     options = _parse(arguments)
+    # As Ctrl-C does: what was started is ended first.
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(128 + signal.SIGTERM))
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     screen = Screen()
     again = f"--jobs {options.jobs} --seconds {options.seconds:g} --state {options.state} --layout {options.layout}"

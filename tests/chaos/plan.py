@@ -123,12 +123,31 @@ def make_plan(
             job = _job(rng, f"job-{len(singles)}", at, heavy)
             singles.append(job)
             planned += 1 + len(job.again)
+    faults = _faults(rng, seconds=seconds, lease=lease, gap=gap, kinds=kinds, in_order=in_order)
+    for number, fault in enumerate(faults):
+        if "past its lease" in fault.kind:
+            singles += _to_be_outlived(rng, fault.at, number)
     return Plan(
         seed,
         sorted(singles, key=lambda job: job.at),
         sorted(groups, key=lambda group: group.at),
-        _faults(rng, seconds=seconds, lease=lease, gap=gap, kinds=kinds, in_order=in_order),
+        faults,
     )
+
+
+def _to_be_outlived(rng: random.Random, at: float, number: int) -> list[JobPlan]:
+    """Return jobs that run for seconds when a worker is stopped, so that it holds some."""
+    return [
+        JobPlan(
+            at=max(0.0, at - rng.uniform(0.2, 0.8)),
+            job_id=f"slow-{number}-{place}",
+            work=Work("slow", rng.choice(("pg", "my")), 40, rng.randrange(1, 10_000), pause=rng.uniform(0.08, 0.12)),
+            results=rng.choice(RESULTS),
+            retries=PLENTY,
+            priority=10,
+        )
+        for place in range(12)
+    ]
 
 
 def _job(rng: random.Random, job_id: str, at: float, heavy: float) -> JobPlan:
