@@ -18,9 +18,10 @@ from jobber import mysql
 from jobber.errors import InvalidRequest, JobberError, StateUnavailable
 
 #: PostgreSQL: serialization failure, deadlock, lock_timeout, and a transaction that idled so long that the server ended
-#: it. Nothing was written: doing it all again is right.
+#: it. Nothing was written: doing it all again is right. And what who reads a sequence is told at the moment at which
+#: another instance, which starts, has raised it (``runs``): that the sequence's old file is empty.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_CONFLICTS = frozenset({"40001", "40P01", "55P03", "25P03"})
+_CONFLICTS = frozenset({"40001", "40P01", "55P03", "25P03", "XX001"})
 #: Tables or columns that are not there: nobody migrated yet, or somebody is at it (MySQL commits each step).
 _NOT_MIGRATED = frozenset({"42P01", "42703"})
 #: Classes that say that the server cannot serve now: connection, resources, operator intervention, system; and a

@@ -371,21 +371,8 @@ class Pollers:
                 self._answers.append((asked, time.monotonic() - asked, status))
 
 
-@pytest.fixture(scope="module")
-def pair_on_mariadb(
-    tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, mariadb: MariaDB, redis_server: Redis
-) -> Iterator[Pair]:
-    """The state on MariaDB, all else on PostgreSQL."""
-    with pair_of(tmp_path_factory.mktemp("cut-off-my"), mariadb, postgres, mariadb, redis_server) as pair:
-        yield pair
-
-
-@pytest.mark.parametrize("which", ["pair", "pair_on_mariadb"])
-def test_a_worker_without_its_state_database_loses_its_jobs_to_others_and_starts_anew(
-    request: pytest.FixtureRequest, which: str
-) -> None:
+def test_a_worker_without_its_state_database_loses_its_jobs_to_others_and_starts_anew(pair: Pair) -> None:
     """Its API answers 503 meanwhile, however many ask."""
-    pair: Pair = request.getfixturevalue(which)
     way = pair.ways["state"]
     pair.start({"short": 1, "long": 2 * LEASE + 1})
     before = pair.identity()
