@@ -16,7 +16,18 @@ from itertools import islice
 
 from jobber.config import AppSettings
 from jobber.errors import InvalidRequest, UnknownTask
-from jobber.jobs import OUTCOME_ARGS, PRIORITY_NORMAL, Args, Micros, NewGroup, NewJob, Scalar
+from jobber.jobs import (
+    NAME_MAX,
+    OUTCOME_ARGS,
+    PRIORITY_NORMAL,
+    Args,
+    Micros,
+    NewGroup,
+    NewJob,
+    Policy,
+    Scalar,
+    fingerprint,
+)
 from jobber.tasks import Task
 
 #: What is told of a request that is wrong all over.
@@ -46,6 +57,12 @@ class JobRequest:
     priority: int | None = None
     timeout: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    depends_on: tuple[str, ...] = ()
+    depends_policy: str = Policy.SUCCESS.value
+    max_age: int | None = None
+    single_flight: bool = False
+    callback_url: str = ""
+    schedule: str = ""  # that made it; no client can say so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +73,7 @@ class GroupRequest:
     group_id: str | None = None
     concurrency: int = 0  # 0 is no limit
     callback: JobRequest | None = None
+    callback_url: str = ""
 
 
 class Completer:
@@ -132,6 +150,7 @@ class Completer:
             jobs=made[: len(request.jobs)],
             concurrency=request.concurrency,
             callback=made[-1] if request.callback else None,
+            callback_url=request.callback_url,
         )
 
     def _complete(self, request: JobRequest, check: _Check) -> NewJob:
@@ -144,6 +163,14 @@ class Completer:
         ours = task.results[zlib.crc32(job_id.encode()) % len(task.results)]
         results = _pick("results", request.results or ours, task.results, task, problems)
         args = check(task, request.args, problems)
+        tenant = request.tags.get(self._app.tenant_tag, "") if self._app.tenant_tag else ""
+        if len(tenant) > NAME_MAX:
+            problems["tags"] = f"{self._app.tenant_tag} names the tenant; that may have {NAME_MAX} characters"
+        if job_id in request.depends_on:
+            problems["depends_on"] = f"{job_id} is the job itself"
+        if request.depends_on and (request.max_age or request.single_flight):
+            what = "max_age" if request.max_age else "single_flight"
+            problems[what] = "does not go with depends_on: what a job waits for is to happen before its query"
         _refuse(problems)
         return NewJob(
             job_id=job_id,
@@ -160,6 +187,16 @@ class Completer:
             eta=request.eta,
             tags=request.tags,
             replicas=task.databases if request.db is None and len(task.databases) > 1 else (),
+            tenant=tenant,
+            version=task.version,
+            # What a group's callback gets as args is not known yet.
+            fingerprint=fingerprint(task.name, task.version, args) if check is _checked else 0,
+            depends_on=request.depends_on,
+            depends_policy=Policy(request.depends_policy),
+            schedule=request.schedule,
+            callback_url=request.callback_url,
+            max_age=request.max_age,
+            single_flight=request.single_flight,
         )
 
 

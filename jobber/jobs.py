@@ -6,6 +6,7 @@ A job is immutable here; the store changes rows and hands out new ``Job`` object
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,9 @@ Scalar = str | int | Decimal | bool | None
 Args = list[Scalar] | dict[str, Scalar]
 
 JOB_ID_MAX = 100
+#: Characters that a name may have: on MySQL a key has at most 3,072 bytes, and five names are a lane's
+#: (https://dev.mysql.com/doc/refman/8.4/en/innodb-limits.html).
+NAME_MAX = 150
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9_:-]{1,100}")
 #: Named arguments that tell the callback of a group what has become of it: its ID, three counts of jobs, and the
 #: tables of those that succeeded (a list of names as JSON text, in the order of the jobs).
@@ -34,6 +38,8 @@ OUTCOME_ARGS = ("group_id", "succeeded", "failed", "cancelled", "tables")
 RESERVED_JOB_IDS = frozenset({"queue", "cancel", "retry"})
 
 PRIORITY_LOWEST, PRIORITY_NORMAL, PRIORITY_HIGHEST = 1, 5, 10
+#: Names of some priorities; any whole number from 1 to 10 is one.
+PRIORITIES: Mapping[str, int] = {"low": 1, "normal": 5, "high": 8, "critical": 10}
 
 
 class JobState(StrEnum):
@@ -57,7 +63,8 @@ LIVE = frozenset(JobState) - FINISHED
 
 #: Every transition there is; the store's conformance suite holds the engines to it.
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.PENDING: frozenset({JobState.STARTED, JobState.CANCELLED}),
+    # SUCCESS and FAILURE without a start: it shares the run of another job, or a job that it depends on failed.
+    JobState.PENDING: frozenset({JobState.STARTED, *FINISHED}),
     # PENDING again: the worker stopped or died, and the job went back to its queue without spending a retry.
     JobState.STARTED: frozenset({JobState.RETRY, JobState.PENDING, *FINISHED}),
     JobState.RETRY: frozenset({JobState.STARTED, JobState.CANCELLED}),
@@ -65,6 +72,14 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.FAILURE: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
+
+
+class Policy(StrEnum):
+    """What the end of a job means for one that waits for it."""
+
+    SUCCESS = "success"  # it runs if the other succeeded, and ends as that did if not
+    FINISHED = "finished"  # it runs, whatever has become of the other
+    SHARE = "share"  # it ends as the other did, with its result; runs by itself if the other was cancelled
 
 
 class Ending(StrEnum):
@@ -112,6 +127,15 @@ class NewJob:
     eta: Micros | None = None  # not before
     tags: Mapping[str, str] = field(default_factory=dict)
     replicas: tuple[str, ...] = ()  # databases that serve equally well, ``db`` among them; empty if one was asked for
+    tenant: str = ""  # whose limits it counts against, and among whom turns are taken; "" is nobody
+    version: str = ""  # SHA-256 of the task's SQL, hex
+    fingerprint: int = 0  # of task, version and args: 64 bits, signed; see ``fingerprint``
+    depends_on: tuple[str, ...] = ()  # IDs of jobs that must be finished first
+    depends_policy: Policy = Policy.SUCCESS
+    schedule: str = ""  # that made it
+    callback_url: str = ""  # that is told when it is finished
+    max_age: int | None = None  # seconds; take the result of an earlier run that is not older
+    single_flight: bool = False  # share the run of a live job that asks for the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +148,16 @@ class NewGroup:
     #: Runs once, when all jobs have finished, whatever their outcome. Of its named args, those in ``OUTCOME_ARGS`` get
     #: their values then.
     callback: NewJob | None = None
+    callback_url: str = ""  # that is told when all are finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reused:
+    """Whose result a job has that did not run itself."""
+
+    job_id: str
+    run: int
+    at: Micros  # when that run began to read: the result's age counts from here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +183,14 @@ class Job:
     group_id: str  # of the group that it is a job or the callback of, "" outside groups
     group_run: int | None  # run of the group that it is a job of; None also for a callback
     group_limit: int  # jobs of that group that run at a time, 0 is no limit
+    tenant: str
+    version: str
+    fingerprint: int
+    depends_on: tuple[str, ...]
+    depends_policy: Policy
+    schedule: str
+    callback_url: str
+    reused: Reused | None
     state: JobState
     attempt: int  # attempts started so far; 0 before the first
     failures: int  # attempts that failed (and count against ``retries``)
@@ -158,12 +200,15 @@ class Job:
     phase: str  # of the running attempt: "querying", "writing", "publishing"; "" otherwise
     rows_so_far: int  # that the running attempt has moved
     bytes_so_far: int
+    total: int | None  # rows that the source's planner expects of the running attempt
+    paused: str | None  # why it is paused ("" for no reason), None if it is not; of a live job
     rows: int | None  # rows of the published result
     columns: tuple[Column, ...]  # of the published result
     error: str  # why the last attempt failed, "" if it did not
     error_code: str
     created_at: Micros
     started_at: Micros | None  # start of the newest attempt
+    snapshot_at: Micros | None  # when the query began to read that made the result
     finished_at: Micros | None
     expires_at: Micros | None  # when the result is dropped
 
@@ -194,6 +239,7 @@ class Group:
     counts: Mapping[JobState, int]  # jobs by state, every state; they add up to ``size``
     jobs: tuple[Job, ...]  # in the order of the submission; empty where nobody asked for them
     callback: Job | None
+    callback_url: str = ""
     created_at: Micros
     finished_at: Micros | None  # when the last of its jobs did; the callback is not waited for
 
@@ -225,6 +271,13 @@ def group_state(counts: Mapping[JobState, int]) -> JobState:
 def encode_args(args: Args) -> str:
     """Return args as JSON text that keeps every digit of every number."""
     return simplejson.dumps(args, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def fingerprint(task: str, version: str, args: Args) -> int:
+    """Return 64 bits, signed, that are the same for the same task, SQL and args; names come in any order."""
+    ordered = dict(sorted(args.items())) if isinstance(args, dict) else args
+    digest = hashlib.sha256("\0".join((task, version, encode_args(ordered))).encode(errors="replace")).digest()
+    return int.from_bytes(digest[:8], signed=True)
 
 
 def decode_args(text: str) -> Args:

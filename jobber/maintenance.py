@@ -47,7 +47,7 @@ class Maintenance:
         sweep = settings.app.sweep
         self._chores = [
             _Chore(sweep, self._sweep),
-            _Chore(sweep, self._sweep_folder),
+            _Chore(sweep, lambda: sweep_folder(settings)),
             _Chore(_PRUNE, self._prune),
         ]
 
@@ -84,22 +84,17 @@ class Maintenance:
         """Make jobs ready whose time has come, a piece at a time; of several processes each takes other pieces."""
         until = time.monotonic() + _SPELL
         # A plain read, four times a second; the rest is a write transaction.
-        while (due := self._store.next_due()) is not None and due <= 0 and time.monotonic() < until:
+        while (due := self._store.due().jobs) is not None and due <= 0 and time.monotonic() < until:
             queues = self._store.release_due()
             if not queues:
                 return  # another process is at it
             for queue in queues:
                 self._queueing.wake(queue)
 
-    def _sweep(self) -> bool:
+    def _sweep(self) -> None:
         """Wake every queue that has work: this is what makes a lost message harmless."""
         for queue in self._store.runnable_queues():
             self._queueing.wake(queue)
-        return False
-
-    def _sweep_folder(self) -> bool:
-        sweep_folder(self._settings)
-        return False
 
     def _prune(self) -> bool:
         # A piece at a time: due jobs wait for this thread.
@@ -111,10 +106,10 @@ class _Chore:
 
     Parameters:
         interval: seconds.
-        work: does it, or a piece of it; whether there is more to do at once.
+        work: does it, or a piece of it; may say that there is more to do at once.
     """
 
-    def __init__(self, interval: float, work: Callable[[], bool]) -> None:
+    def __init__(self, interval: float, work: Callable[[], bool | None]) -> None:
         self._interval = interval
         self._work = work
         self._due = 0.0

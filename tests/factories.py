@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from jobber.jobs import Job, JobState
+from jobber.jobs import Job, JobState, Policy
 
 _JOB = Job(
     run=1,
@@ -27,6 +27,14 @@ _JOB = Job(
     group_id="",
     group_run=None,
     group_limit=0,
+    tenant="",
+    version="",
+    fingerprint=0,
+    depends_on=(),
+    depends_policy=Policy.SUCCESS,
+    schedule="",
+    callback_url="",
+    reused=None,
     state=JobState.PENDING,
     attempt=0,
     failures=0,
@@ -36,12 +44,15 @@ _JOB = Job(
     phase="",
     rows_so_far=0,
     bytes_so_far=0,
+    total=None,
+    paused=None,
     rows=None,
     columns=(),
     error="",
     error_code="",
     created_at=0,
     started_at=None,
+    snapshot_at=None,
     finished_at=None,
     expires_at=None,
 )

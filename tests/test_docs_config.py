@@ -27,6 +27,10 @@ DATACLASSES = {
     "job_queue.state": settings.StateSettings,
     "results.NAME": settings.ResultsSettings,
     "db.NAME": settings.DatabaseSettings,
+    "queue.NAME": settings.LimitSettings,
+    "tenant.NAME": settings.LimitSettings,
+    "webhooks": settings.WebhookSettings,
+    "events": settings.EventSettings,
 }
 
 
@@ -80,7 +84,7 @@ def test_documented_defaults_are_those_of_the_code(name: str, tmp_path: Path) ->
     assert set(code) - {"embedded"} <= set(documented)
     heading = name.replace("NAME", "x")
     text = f"[{heading}]\n" + "\n".join(f"{key} = {value}" for key, value in documented.items())
-    if name.endswith("NAME"):
+    if name in {"db.NAME", "results.NAME"}:
         text += '\nurl = "postgresql://h/x"'
     if name != "db.NAME":
         text += '\n[db.x]\nurl = "postgresql://h/x"'
@@ -92,6 +96,10 @@ def test_documented_defaults_are_those_of_the_code(name: str, tmp_path: Path) ->
         "job_queue.state": loaded.state,
         "results.NAME": next(iter(loaded.results.values())),
         "db.NAME": next(iter(loaded.databases.values())),
+        "queue.NAME": loaded.queues.get("x"),
+        "tenant.NAME": loaded.tenants.get("x"),
+        "webhooks": loaded.webhooks,
+        "events": loaded.events,
     }[name]
     for key, value in code.items():
         if key not in {"embedded", "data_dir"}:
@@ -118,6 +126,10 @@ def test_the_sample_shows_every_key() -> None:
         "job_queue.state": tables["job_queue"]["state"],
         "results.NAME": tables["results"]["my_results"],
         "db.NAME": tables["db"]["my_db"],
+        "queue.NAME": tables["queue"]["my_queue"],
+        "tenant.NAME": tables["tenant"]["my_tenant"],
+        "webhooks": tables["webhooks"],
+        "events": tables["events"],
     }
     for name, schema in SECTIONS.items():
         # type, dsn and password are other ways to say what url says.
@@ -128,7 +140,9 @@ def test_the_sample_shows_every_key() -> None:
 def test_the_sample_shows_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(uncommented())
     loaded = load(tmp_path / "c.toml", {})
-    for built in (loaded.app, loaded.broker, loaded.state, loaded.results["my_results"], loaded.databases["my_db"]):
+    shown = [loaded.app, loaded.broker, loaded.state, loaded.results["my_results"], loaded.databases["my_db"]]
+    shown += [loaded.queues["my_queue"], loaded.tenants["my_tenant"], loaded.webhooks, loaded.events]
+    for built in shown:
         for key, value in defaults(type(built)).items():
             if key != "data_dir":
                 assert getattr(built, key) == value, key

@@ -10,6 +10,7 @@ from typing import Any
 from jobber.config import AppSettings
 from jobber.errors import StateUnavailable
 from jobber.maintenance import Maintenance
+from jobber.store import Due
 from tests.servers import wait_until
 
 
@@ -18,7 +19,7 @@ class State:
 
     def __init__(self) -> None:
         self.released = 0
-        self.due = 70
+        self.delayed = 70
         self.old = 50
         self.broken: Exception | None = None
         self.resigned = False
@@ -29,20 +30,20 @@ class State:
             raise self.broken
         return True
 
-    def next_due(self) -> float | None:
-        return 0 if self.due else None
+    def due(self) -> Due:
+        return Due(jobs=0 if self.delayed else None, schedules=None, starts=None)
 
     def release_due(self) -> frozenset[str]:
         self.released += 1
-        self.due -= 1
+        self.delayed -= 1
         return frozenset({"due"})
 
     def runnable_queues(self) -> frozenset[str]:
         raise RuntimeError("a bug")
 
     def prune(self, _older_than: int) -> int:
-        assert not self.due
-        self.due = 1  # between two pieces of the pruning something comes up
+        assert not self.delayed
+        self.delayed = 1  # between two pieces of the pruning something comes up
         self.old -= 1
         return self.old
 

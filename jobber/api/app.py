@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask import Flask
 
 import jobber
+from jobber.answers import Answers
 from jobber.api import groups, jobs, jsontext, meta, tasks
-from jobber.api.answers import Answers
 from jobber.api.blueprint import takes_no_options
 from jobber.api.errors import Api, register
 from jobber.service import Service

@@ -18,8 +18,8 @@ from flask import Request, Response, current_app, request
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from jobber.answers import Answers
 from jobber.api import jsontext
-from jobber.api.answers import Answers
 from jobber.api.errors import statuses
 from jobber.api.fields import json_type
 from jobber.completion import MOST_PROBLEMS

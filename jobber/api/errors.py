@@ -11,7 +11,8 @@ import flask_smorest
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from jobber.api.answers import Answers, respond
+from jobber.answers import Answers
+from jobber.api.envelopes import respond
 from jobber.api.schemas import ErrorAnswer
 from jobber.errors import JobberError, Unavailable
 from jobber.jobs import Group, Job

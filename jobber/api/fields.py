@@ -7,18 +7,31 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 from marshmallow import Schema, ValidationError, fields
 
 from jobber.completion import MOST_PROBLEMS
-from jobber.jobs import JOB_ID_MAX, JOB_ID_PATTERN, RESERVED_JOB_IDS, Args, Micros
+from jobber.jobs import (
+    JOB_ID_MAX,
+    JOB_ID_PATTERN,
+    PRIORITIES,
+    PRIORITY_HIGHEST,
+    PRIORITY_LOWEST,
+    RESERVED_JOB_IDS,
+    Args,
+    Micros,
+)
 
 #: The most parameters that PostgreSQL's protocol can bind.
 MOST_ARGS = 65_535
 MOST_TAGS = 50
+#: Jobs that one job may wait for.
+MOST_IDS = 1000
 
 #: The names that a ``:name`` placeholder can have.
 _ARG_NAME = re.compile(r"[^\W\d]\w{0,99}")
@@ -108,6 +121,88 @@ class Whole(fields.Integer):
         if not self.least <= value <= self.most:
             raise ValidationError(f"must lie between {self.least} and {self.most}")
         return value
+
+
+class Priority(Whole):
+    """A priority: a number or its name; 0 leaves it out."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        names = [{"type": "integer", "minimum": 0, "maximum": PRIORITY_HIGHEST}, {"enum": [*PRIORITIES, "", None]}]
+        super().__init__(
+            PRIORITY_HIGHEST, least=PRIORITY_LOWEST, metadata={"anyOf": names} | kwargs.pop("metadata", {}), **kwargs
+        )
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
+        if isinstance(value, str):
+            if value.lower() not in PRIORITIES:
+                raise ValidationError(f"must be a whole number or one of {', '.join(PRIORITIES)}, not {value[:40]!r}")
+            return PRIORITIES[value.lower()]
+        return super()._deserialize(value, *args, **kwargs)
+
+
+class Choice(Text):
+    """One of some words."""
+
+    def __init__(self, words: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(metadata={"enum": [*words, "", None]} | kwargs.pop("metadata", {}), **kwargs)
+        self.words = words
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
+        word = _text(value, self.most)
+        if word not in self.words:
+            raise ValidationError(f"must be {' or '.join(self.words)}, not {word[:40]!r}")
+        return word
+
+
+class Switch(fields.Boolean):
+    """true or false in a body."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_none=True, **kwargs)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValidationError(f"must be true or false, not {json_type(value)}")
+        return value
+
+
+class Url(Text):
+    """An address of the web: http or https, with a host, without a user and a password."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(most=2000, metadata={"format": "uri"} | kwargs.pop("metadata", {}), **kwargs)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> str:
+        text = _text(value, self.most)
+        try:
+            parts = urlsplit(text)
+            valid = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
+        except ValueError:
+            valid = False
+        if not valid or not text.isascii() or any(character.isspace() for character in text):
+            raise ValidationError("must be an address that begins with http:// or https://")
+        if parts.username is not None or parts.password is not None:
+            raise ValidationError("must not hold a user or a password: what is sent is signed instead")
+        return text
+
+
+class JobIds(fields.Field[tuple[str, ...]]):
+    """A list of job IDs."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        shape = {"type": "array", "maxItems": MOST_IDS, "items": {"type": "string"}}
+        super().__init__(allow_none=True, metadata=shape | kwargs.pop("metadata", {}), **kwargs)
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise ValidationError(f"must be a list of job IDs, not {json_type(value)}")
+        if len(value) > MOST_IDS:
+            raise ValidationError(f"holds more than {MOST_IDS} IDs")
+        for place, item in enumerate(value):
+            if not isinstance(item, str) or not JOB_ID_PATTERN.fullmatch(item):
+                shown = repr(item[:40]) if isinstance(item, str) else json_type(item)
+                raise ValidationError(f"[{place}] is {shown}, which can be no job ID")
+        return tuple(dict.fromkeys(value))
 
 
 class Seconds(fields.Float):

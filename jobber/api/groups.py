@@ -6,8 +6,8 @@ from typing import Any
 
 from flask import Response
 
-from jobber.api.answers import success
 from jobber.api.blueprint import Blueprint, answers, path_id, service
+from jobber.api.envelopes import success
 from jobber.api.requests import CancelGroupQuery, GroupBody, GroupQuery
 from jobber.api.schemas import GroupAnswer
 from jobber.completion import GroupRequest, JobRequest

@@ -7,8 +7,8 @@ from typing import Any
 from flask import Response
 
 from jobber.api import rows as json_rows
-from jobber.api.answers import success
 from jobber.api.blueprint import Blueprint, answers, path_id, service
+from jobber.api.envelopes import success
 from jobber.api.requests import CancelQuery, QueueQuery, RowsQuery, StatusQuery
 from jobber.api.schemas import JobAnswer, PendingAnswer, RowsAnswer
 from jobber.errors import (

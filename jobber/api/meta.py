@@ -8,8 +8,8 @@ from typing import Any
 from flask import Response
 
 import jobber
-from jobber.api.answers import success
 from jobber.api.blueprint import Blueprint, service
+from jobber.api.envelopes import success
 from jobber.api.schemas import HealthAnswer, ReadyAnswer, ServerAnswer
 from jobber.errors import NotReady
 

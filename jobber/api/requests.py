@@ -8,8 +8,25 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import pre_load
 
-from jobber.api.fields import Arguments, Flag, JobId, Name, Object, Objects, Seconds, Tags, Text, Timestamp, Whole
-from jobber.jobs import OUTCOME_ARGS, PRIORITY_HIGHEST, PRIORITY_LOWEST
+from jobber.api.fields import (
+    Arguments,
+    Choice,
+    Flag,
+    JobId,
+    JobIds,
+    Name,
+    Object,
+    Objects,
+    Priority,
+    Seconds,
+    Switch,
+    Tags,
+    Text,
+    Timestamp,
+    Url,
+    Whole,
+)
+from jobber.jobs import OUTCOME_ARGS, Policy
 
 #: 32 bits hold every count; a time limit must also fit PostgreSQL's statement_timeout, which is in milliseconds.
 _MOST = 2**31 - 1
@@ -56,14 +73,21 @@ class JobBody(_Body):
     args = Arguments()
     db = Text(metadata={"description": "One of the task's databases; any of them if absent."})
     results = Text(metadata={"description": "One of the task's results databases; any of them if absent."})
-    priority = Whole(
-        PRIORITY_HIGHEST,
-        least=PRIORITY_LOWEST,
-        # 0 leaves it out.
-        metadata={"minimum": 0, "description": "1 low, 5 normal, 8 high, 10 critical."},
-    )
+    priority = Priority(metadata={"description": "1 low, 5 normal, 8 high, 10 critical; or one of these words."})
     timeout = Whole(_MOST_TIMEOUT, metadata={"description": "Seconds that the query may run."})
     tags = Tags(metadata={"description": "Names and short texts to find the job by."})
+    depends_on = JobIds(metadata={"description": "IDs of jobs that must be finished before it may run."})
+    depends_policy = Choice(
+        [Policy.SUCCESS.value, Policy.FINISHED.value],
+        metadata={"description": "Whether those jobs must succeed (the default), or only finish."},
+    )
+    max_age = Whole(
+        _MOST, metadata={"description": "Take the result of an equal job whose data are at most so many seconds old."}
+    )
+    single_flight = Switch(
+        metadata={"description": "Share the run of a pending or running job that asks for the same."}
+    )
+    callback_url = Url(metadata={"description": "What is told when it is finished."})
 
 
 class MemberBody(JobBody):
@@ -93,6 +117,8 @@ class GroupBody(_Body):
             f"fills those of the named args {', '.join(OUTCOME_ARGS)} that its SQL names."
         },
     )
+
+    callback_url = Url(metadata={"description": "What is told when all its jobs are finished."})
 
 
 class TaskQuery(ma.Schema):

@@ -1,6 +1,6 @@
 """The shapes of answers, for OpenAPI.
 
-Answers are built by ``jobber.api.answers`` and not run through these schemas (that would cost as much as the rest of a
+Answers are built by ``jobber.answers`` and not run through these schemas (that would cost as much as the rest of a
 request); the tests hold every answer to its schema instead.
 """
 
@@ -12,7 +12,7 @@ import marshmallow as ma
 from marshmallow import fields, validate
 
 from jobber.api.fields import Arguments
-from jobber.jobs import Ending, JobState
+from jobber.jobs import Ending, JobState, Policy
 
 _STATES = [state.value for state in JobState]
 _GROUP_STATES = [state for state in _STATES if state != JobState.RETRY]
@@ -144,6 +144,20 @@ class JobPart(_Part):
     )
     worker = fields.String()
     tags = fields.Dict(keys=fields.String(), values=fields.String())
+    tenant = fields.String(allow_none=True, metadata={"description": "The value of the tag that names tenants."})
+    version = fields.String(metadata={"description": "SHA-256 of the SQL that it runs."})
+    depends_on = fields.List(fields.String(), metadata={"description": "Jobs that it waits for."})
+    depends_policy = fields.String(
+        validate=validate.OneOf([policy.value for policy in Policy]),
+        metadata={"description": "Whether they must succeed, or only finish."},
+    )
+    schedule_id = fields.String(allow_none=True, metadata={"description": "The schedule that made it."})
+    callback_url = fields.String(allow_none=True, metadata={"description": "What is told when it is finished."})
+    paused = fields.Boolean(metadata={"description": "Whether it waits until somebody resumes it."})
+    reused = fields.Boolean(metadata={"description": "Whether its result is that of another job."})
+    reused_job_id = fields.String(allow_none=True, metadata={"description": "That job."})
+    result_age_s = fields.Float(allow_none=True, metadata={"description": "Seconds since its data were read."})
+    snapshot_at = _time("When the query began to read.")
 
 
 class GoJobPart(_Part):
@@ -189,6 +203,7 @@ class GroupPart(_Part):
     counts = fields.Nested(CountsPart, metadata={"description": "Its jobs by state."})
     jobs = fields.List(fields.Nested(JobPart), metadata={"description": "As they were submitted; empty if unwanted."})
     callback = fields.Nested(JobPart, allow_none=True, metadata={"description": "The job that runs after all others."})
+    callback_url = fields.String(allow_none=True, metadata={"description": "What is told when all are finished."})
     created_at = _time("Accepted.")
     finished_at = _time("End of the last of its jobs.")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from flask import Response
 
-from jobber.api.answers import success
 from jobber.api.blueprint import Blueprint, answers, service
+from jobber.api.envelopes import success
 from jobber.api.requests import JobBody, TaskQuery
 from jobber.api.schemas import JobAnswer, TaskAnswer, TasksAnswer
 from jobber.completion import JobRequest

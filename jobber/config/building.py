@@ -18,8 +18,11 @@ from jobber.config.settings import (
     AppSettings,
     BrokerSettings,
     DatabaseSettings,
+    EventSettings,
+    LimitSettings,
     ResultsSettings,
     StateSettings,
+    WebhookSettings,
 )
 
 #: The results database of an instance that configures none.
@@ -33,7 +36,17 @@ _ENGINE_OF = {
     **dict.fromkeys(urls.CLICKHOUSE_TYPES, clickhouse.ENGINE),
 }
 
-S = TypeVar("S", AppSettings, BrokerSettings, DatabaseSettings, ResultsSettings, StateSettings)
+S = TypeVar(
+    "S",
+    AppSettings,
+    BrokerSettings,
+    DatabaseSettings,
+    EventSettings,
+    LimitSettings,
+    ResultsSettings,
+    StateSettings,
+    WebhookSettings,
+)
 Table = Mapping[str, Any]
 
 
@@ -119,6 +132,23 @@ class Builder:
                     )
                     return _fill(StateSettings, table, url=backend.url)
         return _fill(StateSettings, table, url=file, embedded=path not in self._broken)
+
+    def limits(self, tables: Mapping[str, Table]) -> dict[str, LimitSettings]:
+        """Build every ``[queue.NAME]`` or ``[tenant.NAME]``."""
+        return {name: _fill(LimitSettings, table, name=name) for name, table in tables.items()}
+
+    def webhooks(self, table: Table) -> WebhookSettings:
+        """Build ``[webhooks]``."""
+        return _fill(WebhookSettings, table)
+
+    def events(self, table: Table) -> EventSettings:
+        """Build ``[events]``."""
+        url = ""
+        try:
+            url = urls.broker(table["url"]) if table.get("url") else ""
+        except ValueError as error:
+            self._problems.add(("events", "url"), str(error))
+        return _fill(EventSettings, table, url=url)
 
     def _redis(self, path: KeyPath, table: Table) -> str:
         if table.get("type", "redis") != "redis":

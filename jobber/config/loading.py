@@ -15,14 +15,21 @@ from jobber.config.building import Builder
 from jobber.config.environment import overlay
 from jobber.config.problems import Ignored, KeyPath, Problems, nearest
 from jobber.config.rules import validate
-from jobber.config.schemas import SECTIONS, Section, legacy_keys, why_ignored
+from jobber.config.schemas import QUEUE_NAME, SECTIONS, Section, legacy_keys, why_ignored
 from jobber.config.settings import Settings
 from jobber.errors import ConfigError
 
 #: Values of these keys may be ``file:/path``.
-SECRETS = ("url", "dsn", "password")
+SECRETS = ("url", "dsn", "password", "secret")
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
+#: A tenant is known by the text of a tag.
+_ANY_NAME = re.compile(r"[^\0]{1,150}", re.DOTALL)
+_ALPHABETS = {
+    _NAME: "A-Z a-z 0-9 _ . -",
+    QUEUE_NAME: "1 to 100 of A-Z a-z 0-9 _ : -",
+    _ANY_NAME: "1 to 150 characters",
+}
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -116,7 +123,7 @@ _IN_WORDS = (
 )
 
 
-_TOP_LEVEL = ("app", "job_queue", "results", "db")
+_TOP_LEVEL = ("app", "job_queue", "results", "db", "queue", "tenant", "webhooks", "events")
 _JOB_QUEUE = ("broker", "state")
 
 
@@ -147,6 +154,9 @@ class _Loader:
         broker_table = self._section(("job_queue", "broker"), queue.get("broker", {}), "job_queue.broker")
         state_table = self._section(("job_queue", "state"), queue.get("state", {}), "job_queue.state")
         databases, results_tables = self._named("db"), self._named("results")
+        queues, tenants = self._named("queue", QUEUE_NAME), self._named("tenant", _ANY_NAME)
+        webhooks = self._section(("webhooks",), self.tables.get("webhooks", {}), "webhooks")
+        events = self._section(("events",), self.tables.get("events", {}), "events")
 
         self.warnings += self.ignored.lines()
         build = Builder(self.problems, self.warnings, frozenset(self.broken))
@@ -158,6 +168,10 @@ class _Loader:
             state=build.state(state_table, app, results),
             databases=build.databases(databases),
             results=results,
+            queues=build.limits(queues),
+            tenants=build.limits(tenants),
+            webhooks=build.webhooks(webhooks),
+            events=build.events(events),
             warnings=tuple(self.warnings),
         )
         declared = {section for section in ("db", "results") if self.tables.get(section)}
@@ -168,7 +182,7 @@ class _Loader:
 
     def _sections_exist(self, path: KeyPath, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for section in table:
-            if not path and section in legacy.FLAGS:
+            if not path and section in legacy.FLAGS and not isinstance(table[section], dict):
                 self.problems.add((section,), f"is an option of the command line: --{section}")
             elif section not in known:
                 self.problems.add((*path, section), f"there is no such section{nearest(section, known)}")
@@ -179,15 +193,15 @@ class _Loader:
         self.problems.add(path, f"must be a section: write [{'.'.join(path)}]")
         return {}
 
-    def _named(self, section: str) -> dict[str, dict[str, Any]]:
-        """Return the checked tables of ``[db.NAME]`` or ``[results.NAME]``."""
+    def _named(self, section: str, form: re.Pattern[str] = _NAME) -> dict[str, dict[str, Any]]:
+        """Return the checked tables of ``[db.NAME]`` and the like, by name."""
         checked = {}
         for name, value in self._table((section,), self.tables.get(section, {})).items():
             path = (section, name)
             if not isinstance(value, dict):
                 self.problems.add(path, f"must stand in a section with a name: write [{section}.NAME] above it")
-            elif not _NAME.fullmatch(name):
-                self.problems.add(path, "a name may hold A-Z a-z 0-9 _ . - only")
+            elif not form.fullmatch(name):
+                self.problems.add(path, f"a name may hold {_ALPHABETS[form]} only")
             else:
                 checked[name] = self._section(path, value, f"{section}.NAME")
         return checked

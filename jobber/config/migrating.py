@@ -102,6 +102,13 @@ class _Migration:
             self._lines += self._take((group,)).lines()
             for name, table in self._tables.get(group, {}).items():
                 self._section((group, name), self._database((group, name), table))
+        for group in ("queue", "tenant"):
+            self._lines += self._take((group,)).lines()
+            for name, table in self._tables.get(group, {}).items():
+                self._section((group, name), self._plain(table, f"{group}.NAME"))
+        for section in ("webhooks", "events"):
+            if section in self._tables:
+                self._section((section,), self._plain(self._tables[section], section))
         # What stood at sections that are gone, and at the end.
         self._comments[()] = self._comments.pop((), tomltext.Comments())
         self._lines += [line for found in self._comments.values() for line in found.lines()]

@@ -65,6 +65,19 @@ class Whole(fields.Field[int]):
         return value
 
 
+class Rate(fields.Field[float]):
+    """A number of times per second, 0 for any."""
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> float:
+        if isinstance(value, FromEnvironment) and re.fullmatch(r"\s*[0-9]{1,9}(\.[0-9]{1,9})?\s*", value):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValidationError("must be a number, such as 10 or 0.5")
+        if value and not 0.001 <= value <= 100_000:
+            raise ValidationError("must be between 0.001 and 100000, or 0 for no limit")
+        return float(value)
+
+
 class Duration(fields.Field[float]):
     """Seconds, or text such as ``30s``."""
 
@@ -151,6 +164,13 @@ class AppSchema(Section):
 
     data_dir = Text()
     default_queue = Text(validate=validate.Regexp(QUEUE_NAME, error="must be 1 to 100 of A-Z a-z 0-9 _ : -"))
+    max_jobs = Whole(0)
+    tenant_tag = Text(
+        validate=validate.Regexp(r"[A-Za-z0-9_.:-]{0,50}\Z", error="must be 1 to 50 of letters, digits, _ . : -"),
+        metadata={"may_be_empty": True},
+    )
+    tenant_max_concurrent = Whole(0)
+    tenant_max_pending = Whole(0)
     ttl = Duration(whole=True)
     history = Duration(whole=True, at_least=1)
     lease = Duration(whole=True, at_least=1)
@@ -226,6 +246,7 @@ class DatabaseSchema(_DatabaseKeys):
     """``[db.NAME]``."""
 
     max_concurrent = Whole(0)
+    max_starts = Rate()
     timeout = Duration(whole=True)
     server_side_cursors = Flag()
     zero_dates = Text(validate=validate.OneOf(["fail", "null"], error="must be fail or null"))
@@ -246,6 +267,28 @@ class ResultsSchema(_DatabaseKeys):
     batch_size = Ignored(_OF_LOADING)
 
 
+class LimitSchema(Section):
+    """``[queue.NAME]`` and ``[tenant.NAME]``."""
+
+    max_concurrent = Whole(0)
+    max_pending = Whole(0)
+
+
+class WebhookSchema(Section):
+    """``[webhooks]``."""
+
+    secret = Text(metadata={"may_be_empty": True})
+    allow = Names()
+
+
+class EventSchema(Section):
+    """``[events]``."""
+
+    enabled = Flag()
+    exchange = Text()
+    url = Text(metadata={"may_be_empty": True})
+
+
 #: Every section by the form of its heading.
 SECTIONS: Mapping[str, type[Section]] = {
     "app": AppSchema,
@@ -253,6 +296,10 @@ SECTIONS: Mapping[str, type[Section]] = {
     "job_queue.state": StateSchema,
     "results.NAME": ResultsSchema,
     "db.NAME": DatabaseSchema,
+    "queue.NAME": LimitSchema,
+    "tenant.NAME": LimitSchema,
+    "webhooks": WebhookSchema,
+    "events": EventSchema,
 }
 
 

@@ -32,6 +32,7 @@ class DatabaseSettings(_Pooled):
     url: str = field(repr=False)  # SQLAlchemy URL with its password; never shown
     engine: str  # SQLAlchemy dialect name: "postgresql", "mysql", "sqlite", "duckdb" …
     max_concurrent: int = 0  # jobs running on it at a time over all workers; 0 is no limit
+    max_starts: float = 0.0  # jobs starting on it per second, over all workers, on the average; 0 is any number
     pool_size: int = 0  # connections at most; 0: as many as the process runs jobs at a time, at least POOL_LEAST
     connect_timeout: float = 10.0  # seconds
     timeout: int = 3600  # default time limit of a query, seconds; 0 is none
@@ -87,6 +88,10 @@ class AppSettings:
 
     data_dir: Path = DEFAULT_DATA_DIR  # embedded broker and state live here
     default_queue: str = "default"
+    max_jobs: int = 0  # running at a time over all workers; 0 is no limit
+    tenant_tag: str = ""  # the tag of jobs whose value names their tenant; "" is none
+    tenant_max_concurrent: int = 0  # jobs of each tenant running at a time; 0 is no limit
+    tenant_max_pending: int = 0  # jobs of each tenant that may wait; 0 is any number
     ttl: int = 86_400  # seconds results live unless job or task says otherwise; 0 is for ever
     history: int = 7 * 86_400  # seconds that finished jobs stay visible
     lease: int = 30  # seconds without a heartbeat after which a worker counts as dead
@@ -104,6 +109,32 @@ class AppSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """A queue, ``[queue.NAME]``, or a tenant, ``[tenant.NAME]``."""
+
+    name: str
+    max_concurrent: int = 0  # jobs running at a time over all workers; 0 is no limit
+    max_pending: int = 0  # jobs that may wait; 0 is any number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings:
+    """Calls to the ``callback_url`` of jobs and groups, ``[webhooks]``."""
+
+    secret: str = field(default="", repr=False)  # that signs them; without one there are no such calls
+    allow: tuple[str, ...] = ()  # hosts that may be called, "*.example.com" those below; empty is every host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSettings:
+    """State changes told to a broker, ``[events]``."""
+
+    enabled: bool = False
+    exchange: str = "jobber.events"  # a topic exchange
+    url: str = field(default="", repr=False)  # kombu URL; "" is that of job_queue.broker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of an instance."""
 
@@ -112,6 +143,10 @@ class Settings:
     state: StateSettings
     databases: Mapping[str, DatabaseSettings]
     results: Mapping[str, ResultsSettings]
+    queues: Mapping[str, LimitSettings] = field(default_factory=dict)  # those with limits
+    tenants: Mapping[str, LimitSettings] = field(default_factory=dict)  # those with limits of their own
+    webhooks: WebhookSettings = field(default_factory=WebhookSettings)
+    events: EventSettings = field(default_factory=EventSettings)
     warnings: tuple[str, ...] = field(default=())  # what was accepted but ignored (legacy keys)
 
     def for_jobs(self, number: int) -> Settings:

@@ -19,7 +19,7 @@ from jobber.store.gates import Gate, GateBook, GateKind, Hold
 from jobber.store.grouping import GroupBook
 from jobber.store.groups import CancelledGroup, Groups
 from jobber.store.lanes import LaneBook
-from jobber.store.reading import Reader
+from jobber.store.reading import Due, Reader
 from jobber.store.runs import catch_up
 from jobber.store.submission import Submitter
 from jobber.store.surveying import open_queues
@@ -27,7 +27,7 @@ from jobber.store.transitions import Changed, Transitions
 from jobber.store.upkeep import Upkeep
 from jobber.store.workers import Progress, Pulse, Roster
 
-__all__ = ["CancelledGroup", "Changed", "Claim", "Gate", "GateKind", "Hold", "Progress", "Pulse", "Store"]
+__all__ = ["CancelledGroup", "Changed", "Claim", "Due", "Gate", "GateKind", "Hold", "Progress", "Pulse", "Store"]
 
 
 class Store:
@@ -268,9 +268,9 @@ class Store:
         """Make delayed jobs and retries ready whose time has come, at most ``limit`` at a time."""
         return self._upkeep.release_due(limit)
 
-    def next_due(self) -> float | None:
-        """Return the seconds until the next delayed job is due (0 if one is), None if none is delayed."""
-        return self._reader.next_due()
+    def due(self) -> Due:
+        """Return in how many seconds time will bring something to do."""
+        return self._reader.due()
 
     def lost(self) -> list[Job]:
         """Return the STARTED jobs whose worker's lease ran out."""

@@ -188,6 +188,7 @@ def _look(connection: Connection, statement: Select[Any], *, jobs: bool) -> Grou
         counts={state: row._mapping[COUNTERS.get(state, state.value)] for state in JobState},
         jobs=tuple(_runs(connection, [row.run]) if jobs else ()),
         callback=None if row.callback_run is None else _run(connection, row.callback_run),
+        callback_url=row.callback_url or "",
         created_at=row.created_at,
         finished_at=row.finished_at,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,16 @@ from jobber.jobs import Job, JobState, Micros
 from jobber.store.database import Database
 from jobber.store.gates import GateBook, Hold
 from jobber.store.records import job_of
-from jobber.store.schema import RUN_COLUMNS, finished_jobs, groups, jobs, running, workers
+from jobber.store.schema import (
+    RUN_COLUMNS,
+    finished_jobs,
+    groups,
+    jobs,
+    rates,
+    running,
+    schedules,
+    workers,
+)
 from jobber.store.surveying import open_queues, survey
 from jobber.store.workers import is_out
 
@@ -28,6 +38,8 @@ _LIVE = (
     func.coalesce(running.c.rows, jobs.c.rows_so_far).label("rows_so_far"),
     func.coalesce(running.c.bytes, jobs.c.bytes_so_far).label("bytes_so_far"),
     func.coalesce(running.c.phase, "").label("phase"),
+    running.c.total,
+    jobs.c.paused,
 )
 
 
@@ -38,7 +50,8 @@ def select_live() -> Select[Any]:
 
 def live_jobs(connection: Connection, statement: Select[Any]) -> list[Job]:
     """Return the jobs that a ``select_live`` finds."""
-    return [job_of(row, phase=row["phase"]) for row in connection.execute(statement).mappings()]
+    rows = connection.execute(statement).mappings()
+    return [job_of(row, phase=row["phase"], total=row["total"], paused=row["paused"]) for row in rows]
 
 
 def newest(connection: Connection, live: ColumnElement[bool], finished: ColumnElement[bool]) -> Job | None:
@@ -57,6 +70,21 @@ def known(database: Database, column: Column[Any], ids: Collection[str]) -> set[
     statement = select(column).where(database.engine.among(column, "ids"))
     wanted = {"ids": database.engine.many(ids)}
     return database.read(lambda connection: set(connection.execute(statement, wanted).scalars()))
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """In how many seconds time will bring something: 0 if it has, None if nothing is to come.
+
+    Parameters:
+        jobs: a delayed job becomes ready.
+        schedules: a schedule fires.
+        starts: a database that has had its share of starts takes another one.
+    """
+
+    jobs: float | None
+    schedules: float | None
+    starts: float | None
 
 
 class Reader:
@@ -203,11 +231,13 @@ class Reader:
 
         return self._database.read(work)
 
-    def next_due(self) -> float | None:
-        """Return the seconds until the next delayed job is due (0 if one is), None if none is delayed."""
-        statement = select(func.min(jobs.c.due), self._database.engine.now)
-        due, now = self._database.read(lambda connection: connection.execute(statement).one())
-        return None if due is None else max(0.0, (due - now) / 1_000_000)
+    def due(self) -> Due:
+        """Return what time will bring next; one query for all of it."""
+        firing = select(func.min(schedules.c.next_at)).where(schedules.c.paused.is_(None)).scalar_subquery()
+        starts = select(func.min(rates.c.short_until)).scalar_subquery()
+        statement = select(self._database.engine.now, func.min(jobs.c.due), firing, starts)
+        now, *times = self._database.read(lambda connection: connection.execute(statement).one())
+        return Due(*(None if at is None else max(0.0, (at - now) / 1_000_000) for at in times))
 
     def lost(self) -> list[Job]:
         """Return the STARTED jobs whose worker's lease ran out, oldest first."""

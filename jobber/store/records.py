@@ -11,13 +11,13 @@ from sqlalchemy import RowMapping
 
 from jobber.columns import decode_columns
 from jobber.errors import InvalidRequest
-from jobber.jobs import Job, JobState, Micros, NewJob, decode_args, encode_args
-from jobber.store.schema import NAME_MAX, RUN_COLUMNS
+from jobber.jobs import NAME_MAX, Job, JobState, Micros, NewJob, Policy, Reused, decode_args, encode_args
+from jobber.store.schema import RUN_COLUMNS
 
 
 def check_names(new: NewJob) -> None:
     """Raise InvalidRequest if a name is longer than every engine takes."""
-    for field in ("job_id", "task", "queue", "db", "table"):
+    for field in ("job_id", "task", "queue", "db", "table", "tenant"):
         if len(getattr(new, field)) > NAME_MAX:
             raise InvalidRequest(f"job {new.job_id}: {field} is longer than {NAME_MAX} characters", field=field)
 
@@ -65,6 +65,14 @@ def values_of(new: NewJob, run: int, now: Micros, group: Membership = OUTSIDE) -
         "group_id": group.group_id,
         "group_run": group.group_run,
         "group_limit": group.group_limit,
+        "tenant": new.tenant,
+        "version": new.version,
+        "fingerprint": new.fingerprint,
+        "depends_on": json.dumps(new.depends_on) if new.depends_on else None,
+        "depends_policy": new.depends_policy.value if new.depends_on else "",
+        "schedule": new.schedule,
+        "callback_url": new.callback_url or None,
+        "reused": None,
         "state": JobState.PENDING.value,
         "attempt": 0,
         "failures": 0,
@@ -79,6 +87,7 @@ def values_of(new: NewJob, run: int, now: Micros, group: Membership = OUTSIDE) -
         "error_code": "",
         "created_at": now,
         "started_at": None,
+        "snapshot_at": None,
         "finished_at": None,
         "expires_at": None,
     }
@@ -106,6 +115,14 @@ def job_as_submitted(new: NewJob, run: int, now: Micros, group: Membership = OUT
         group_id=group.group_id,
         group_run=group.group_run,
         group_limit=group.group_limit,
+        tenant=new.tenant,
+        version=new.version,
+        fingerprint=new.fingerprint,
+        depends_on=new.depends_on,
+        depends_policy=new.depends_policy,
+        schedule=new.schedule,
+        callback_url=new.callback_url,
+        reused=None,
         state=JobState.PENDING,
         attempt=0,
         failures=0,
@@ -115,23 +132,29 @@ def job_as_submitted(new: NewJob, run: int, now: Micros, group: Membership = OUT
         phase="",
         rows_so_far=0,
         bytes_so_far=0,
+        total=None,
+        paused=None,
         rows=None,
         columns=(),
         error="",
         error_code="",
         created_at=now,
         started_at=None,
+        snapshot_at=None,
         finished_at=None,
         expires_at=None,
     )
 
 
-def job_of(row: Mapping[str, Any] | RowMapping, *, phase: str = "") -> Job:
+def job_of(
+    row: Mapping[str, Any] | RowMapping, *, phase: str = "", total: int | None = None, paused: str | None = None
+) -> Job:
     """Return the job that a row with the columns of a run describes.
 
     Parameters:
         row: by column name; further keys are ignored.
-        phase: of the running attempt.
+        phase, total: of the running attempt.
+        paused: why it is paused, None if it is not.
     """
     values = {name: row[name] for name in RUN_COLUMNS}
     values["table"] = values.pop("result_table")
@@ -140,7 +163,11 @@ def job_of(row: Mapping[str, Any] | RowMapping, *, phase: str = "") -> Job:
     values["tags"] = json.loads(values["tags"])
     values["replicas"] = tuple(json.loads(values["replicas"] or "[]"))
     values["columns"] = decode_columns(values["columns"])
-    return Job(**values, phase=phase)
+    values["depends_on"] = tuple(json.loads(values["depends_on"] or "[]"))
+    values["depends_policy"] = Policy(values["depends_policy"] or Policy.SUCCESS)
+    values["callback_url"] = values["callback_url"] or ""
+    values["reused"] = Reused(**json.loads(values["reused"])) if values["reused"] else None
+    return Job(**values, phase=phase, total=total, paused=paused)
 
 
 def storable(message: str) -> str:

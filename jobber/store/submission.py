@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert
 from sqlalchemy.exc import IntegrityError
 
 from jobber.errors import GroupIsLive, InvalidRequest, JobIsLive, StateUnavailable, UnknownGroup
-from jobber.jobs import Group, Job, JobState, Micros, NewGroup, NewJob, limit_key
+from jobber.jobs import NAME_MAX, Group, Job, JobState, Micros, NewGroup, NewJob, limit_key
 from jobber.store.database import ATTEMPTS, Database
 from jobber.store.grouping import COUNTERS
 from jobber.store.groups import Groups
@@ -20,7 +20,7 @@ from jobber.store.lanes import LaneBook, LaneKey, Woken
 from jobber.store.reading import Reader
 from jobber.store.records import OUTSIDE, Membership, check_names, job_as_submitted, values_of
 from jobber.store.runs import next_runs
-from jobber.store.schema import NAME_MAX, groups, jobs, order
+from jobber.store.schema import groups, jobs, order
 
 _INSERT = insert(jobs)
 T = TypeVar("T")
@@ -96,6 +96,7 @@ class Submitter:
             counts={**dict.fromkeys(JobState, 0), JobState.PENDING: len(new.jobs)},
             jobs=(),
             callback=None,
+            callback_url=new.callback_url,
             created_at=now,
             finished_at=None,
         )
@@ -108,6 +109,7 @@ class Submitter:
                 concurrency=group.concurrency,
                 **dict.fromkeys(COUNTERS.values(), 0),
                 callback_run=callback_run,
+                callback_url=new.callback_url or None,
                 created_at=now,
             )
         )
@@ -198,5 +200,5 @@ def _ready_rows(
 def _row(
     new: NewJob, run: int, now: Micros, group: Membership, lane: int, *, ord_: int | None, due: Micros | None
 ) -> dict[str, Any]:
-    place = {"lane": lane, "ord": ord_, "due": due, "ended_attempt": 0, "ended_as": ""}
+    place = {"lane": lane, "ord": ord_, "due": due, "ready_at": new.eta, "ended_attempt": 0, "ended_as": ""}
     return {**values_of(new, run, now, group), **place}

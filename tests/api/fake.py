@@ -302,7 +302,8 @@ class FakeService:
                 raise JobIsLive(f"job {new.job_id} is {run.state}", run)
 
     def _add(self, new: NewJob, **facts: object) -> Job:
-        told = {field.name: getattr(new, field.name) for field in fields(NewJob)}
+        asked = {"max_age", "single_flight"}  # of a job only as it is submitted
+        told = {field.name: getattr(new, field.name) for field in fields(NewJob) if field.name not in asked}
         self.runs.append(make_job(run=len(self.runs) + 1, created_at=NOON, **told, **facts))
         return self.runs[-1]
 
@@ -319,6 +320,7 @@ class FakeService:
                     counts={state: sum(job.state is state for job in jobs) for state in JobState},
                     jobs=jobs,
                     callback=callbacks[-1] if new.callback else None,
+                    callback_url=new.callback_url,
                     created_at=NOON,
                     finished_at=None if any(job.live for job in jobs) else max(job.finished_at or 0 for job in jobs),
                 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobber.api.answers import Answers
+from jobber.answers import Answers
 from jobber.api.schemas import JobPart, PendingPart
 from jobber.columns import Column, Kind
 from jobber.errors import QueryFailed

@@ -180,7 +180,7 @@ def test_no_start_time_is_guessed(http: Http, service: FakeService, text: str) -
         ({"timeout": 2_147_484}, "timeout"),
         ({"priority": 11}, "priority"),
         ({"priority": -1}, "priority"),
-        ({"priority": "high"}, "priority"),
+        ({"priority": "highest"}, "priority"),
         ({"eta": 0}, "eta"),
         ({"eta": 1893456000}, "eta"),
         ({"args": "USER1"}, "args"),

@@ -167,15 +167,15 @@ def test_a_delayed_job_starts_at_its_time_and_says_so_before(bench: Bench) -> No
     assert bench.claim().more == frozenset()
     assert bench.store.release_due() == frozenset()
     assert [hold.kind for hold in bench.store.waiting_for(job)] == ["start"]
-    due = bench.store.next_due()
+    due = bench.store.due().jobs
     assert due is not None
     assert 0 < due <= 1.5
-    wait_until(lambda: bench.store.next_due() == 0)
+    wait_until(lambda: bench.store.due().jobs == 0)
     assert bench.store.release_due() == {"q"}
     assert bench.store.waiting_for(job) == []
     assert bench.ids(9) == ["a"]
     assert bench.store.now() >= now + 1_500_000
-    due = bench.store.next_due()
+    due = bench.store.due().jobs
     assert due is not None
     assert due > 3000
 
@@ -189,11 +189,11 @@ def test_delayed_jobs_become_ready_in_chunks_and_keep_priority_and_age(bench: Be
     soon = bench.store.now() + 100_000
     bench.submit("a", "b", eta=soon)
     bench.submit("c", eta=soon, priority=9)
-    wait_until(lambda: bench.store.next_due() == 0)
+    wait_until(lambda: bench.store.due().jobs == 0)
     for _ in range(3):
         assert bench.store.release_due(limit=1) == {"q"}
     assert bench.store.release_due(limit=1) == frozenset()
-    assert bench.store.next_due() is None
+    assert bench.store.due().jobs is None
     assert bench.ids(9) == ["c", "a", "b"]
 
 

@@ -148,7 +148,7 @@ def test_two_bulks_with_the_same_ids_in_opposite_order_end_in_one_of_them(
 def test_several_that_rescue_release_or_lead_at_once_do_it_once(bench: Bench) -> None:
     job = bench.lost("a")
     bench.submit(*(f"d{n}" for n in range(20)), eta=bench.store.now() + 50_000)
-    wait_until(lambda: bench.store.next_due() == 0)
+    wait_until(lambda: bench.store.due().jobs == 0)
 
     def all_three(n: int) -> tuple[bool, bool]:
         try:

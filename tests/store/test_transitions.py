@@ -132,7 +132,7 @@ def test_cancelling_a_waiting_job_ends_it_at_once(bench: Bench) -> None:
         assert job.finished_at is not None
         assert bench.store.get(job_id) == job
     assert bench.ids(5) == []
-    assert bench.store.next_due() is None
+    assert bench.store.due().jobs is None
 
 
 def test_cancelling_a_running_job_asks_its_worker(bench: Bench) -> None:

@@ -1,16 +1,13 @@
-"""What the API says of tasks, jobs and groups: domain objects in, JSON-able dictionaries out."""
+"""What jobber tells of tasks, jobs and groups, over HTTP and in notifications: objects in, JSON-able values out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Response
-
 from jobber import jobs
-from jobber.api import jsontext
 from jobber.columns import RESULT_TYPES, Column, result_type
 from jobber.config import Settings
 from jobber.jobs import Attempt, Group, Job, JobState, Micros
@@ -19,22 +16,6 @@ from jobber.tasks import Task
 
 #: What the peer's answers hold where a job has not begun: Go's zero time. Its clients decode the field as a time.
 _GO_ZERO_TIME = "0001-01-01T00:00:00Z"
-
-
-def respond(envelope: Mapping[str, Any], status: int = 200) -> Response:
-    """Return ``envelope`` as the response's one JSON body; states change, so nobody may cache it."""
-    response = Response(jsontext.dumps(envelope) + "\n", status, mimetype="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
-def success(data: Any, **beside: Any) -> Response:
-    """Return the answer to a request that succeeded, always 200.
-
-    Parameters:
-        beside: further keys of the envelope (``columns``, ``count``, ``next`` …).
-    """
-    return respond({"status": "success", "data": data, **beside})
 
 
 def rfc3339(at: Micros | None) -> str | None:
@@ -108,6 +89,17 @@ class Answers:
             "waiting_for": (None if holds is None else [_hold(hold) for hold in holds]) if waits else [],
             "worker": job.worker,
             "tags": dict(job.tags),
+            "tenant": job.tenant or None,
+            "version": job.version,
+            "depends_on": list(job.depends_on),
+            "depends_policy": job.depends_policy.value,
+            "schedule_id": job.schedule or None,
+            "callback_url": job.callback_url or None,
+            "paused": job.paused is not None,
+            "reused": job.reused is not None,
+            "reused_job_id": job.reused.job_id if job.reused else None,
+            "result_age_s": self._result_age_s(job),
+            "snapshot_at": rfc3339(job.snapshot_at),
         }
 
     def pending(self, job: Job) -> dict[str, Any]:
@@ -141,6 +133,7 @@ class Answers:
             "counts": {state.value: group.counts[state] for state in JobState},
             "jobs": [self.job(job) for job in group.jobs],
             "callback": self.job(group.callback, holds) if group.callback else None,
+            "callback_url": group.callback_url or None,
             "created_at": rfc3339(group.created_at),
             "finished_at": rfc3339(group.finished_at),
         }
@@ -194,6 +187,13 @@ class Answers:
         if job.finished_at is None and job.state is not JobState.STARTED:
             return None  # between two attempts
         return _ms(job.started_at, job.finished_at or self._now())
+
+    def _result_age_s(self, job: Job) -> float | None:
+        """Return how old the data of a published result are, in seconds."""
+        at = job.reused.at if job.reused else job.snapshot_at
+        if at is None or job.state is not JobState.SUCCESS:
+            return None
+        return round(max(0, self._now() - at) / 1_000_000, 3)
 
     def _progress(self, job: Job) -> dict[str, Any]:
         run_ms = self._run_ms(job)
