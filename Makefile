@@ -32,7 +32,7 @@ run: $(INSTALLED) ## Serve the demo's database on http://127.0.0.1:6060 until Ct
 	@$(RUN) -m jobber demo --serve $(DEMO_ARGS)
 
 test: servers $(INSTALLED_DEV) lint type docs ## Lint, types, links, and all tests (PYTEST_ARGS="tests/api -x")
-	$(RUN) -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
+	$(RUN) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV) ## Check style and formatting
 	$(RUN) -m ruff check .

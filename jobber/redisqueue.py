@@ -3,11 +3,13 @@
 When Redis goes away while wake-ups are being worked on, kombu 5.7 puts unacknowledged messages back through, or
 acknowledges them on, a channel that is closed already; the attribute error that follows ends the whole worker (seen in
 one of two restarts of Redis under load). A wake-up carries no job, so one that is lost or repeated does no harm.
+
+``queueing`` tells kombu to take it for ``redis://``.
 """
 
 from __future__ import annotations
 
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import redis
 
 
 class Channel(redis.Channel):
@@ -26,6 +28,3 @@ class Transport(redis.Transport):
     """kombu's Redis transport with the channel above."""
 
     Channel = Channel
-
-
-TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = f"{__name__}:Transport"

@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
+from jobber.aside import call_aside
 from jobber.config import Settings
 from jobber.errors import Fenced, StateUnavailable
 from jobber.jobs import Job, JobState
@@ -22,8 +22,6 @@ from jobber.results.base import Published, ResultsBackend
 from jobber.store import Store
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 ROLE = "rescue"
 #: Seconds that a results database gets to say what an attempt published, and for which it is asked again and again.
@@ -133,12 +131,12 @@ class Rescuer:
             return None
         if job.results in silent:
             raise TimeoutError("no answer")
-        return _within(_PATIENCE, lambda: backend.fence(job.table, job.run, job.attempt))
+        return call_aside(lambda: backend.fence(job.table, job.run, job.attempt), _PATIENCE)
 
     def _answers(self, results: str) -> bool:
         """Whether a results database answers at all."""
         try:
-            _within(_GLANCE, self._results[results].ping)
+            call_aside(self._results[results].ping, _GLANCE)
         except Exception:  # noqa: BLE001  # the log has why it was asked
             return False
         return True
@@ -194,24 +192,3 @@ class Outages:
                 self._noted = here
         self._last, self._elsewhere = (there, here), 0.0
         return here - self._noted >= self._lease
-
-
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """Return what ``work`` returns; it goes on unattended where that takes longer. Raises TimeoutError then."""
-    outcome: list[T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except Exception as error:  # noqa: BLE001  # raised again by who waits
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="bounded", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not outcome:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return outcome[0]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +15,24 @@ from tests.clickhouse_server import ClickHouse
 from tests.servers import MariaDB, Postgres, RabbitMQ, Redis, Server, ServerMissing
 
 S = TypeVar("S", bound=Server)
+
+#: Folders of tests that start processes: few in a file, and each takes seconds.
+SLOW = ("chaos", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files in the order in which several test processes are done soonest.
+
+    pytest-xdist hands them out one after the other. Those that take longest come first, so that no process is left
+    alone with one of them in the end; and each is followed by one that has much to compute and little to wait for.
+    """
+    files: dict[Path, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        files[item.path].append(item)
+    slow = [file for file in files if file.parent.name in SLOW]
+    others = sorted(files.keys() - set(slow), key=lambda file: (-len(files[file]), file))
+    order = (file for file in chain.from_iterable(zip_longest(slow, others)) if file is not None)
+    items[:] = [item for file in order for item in files[file]]
 
 
 def _started(make: Callable[[], S], *, optional: bool = False) -> Iterator[S]:

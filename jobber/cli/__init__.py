@@ -5,17 +5,14 @@ from __future__ import annotations
 import errno
 import re
 import sys
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
 import click
 
 import jobber
-from jobber.cli.migrate import migrate_config
-from jobber.cli.processes import leave
-from jobber.cli.remote import commands
-from jobber.cli.serve import Flags, check, reload_all, serve
-from jobber.demo import demo
+from jobber.cli.flags import Flags
 from jobber.errors import ConfigError, JobberError
 
 _FILE = click.Path(path_type=Path)
@@ -26,7 +23,25 @@ _SWITCH = re.compile(r"(--(?:worker-only|new-config|version))=(?:(?P<on>1|t|true
 
 
 class _Command(click.Group):
-    """Shows jobber's own errors as one clear message, never as a traceback."""
+    """Shows jobber's own errors as one clear message, never as a traceback.
+
+    What a command needs is imported when that command is run: this package is part of every process.
+    """
+
+    @cached_property
+    def _of_others(self) -> dict[str, click.Command]:
+        """The commands that other modules define, by their names."""
+        from jobber.cli.migrate import migrate_config
+        from jobber.cli.remote import commands
+        from jobber.demo import demo
+
+        return {command.name or "": command for command in (*commands, demo, migrate_config)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self._of_others])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or self._of_others.get(cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         taken = []
@@ -124,6 +139,10 @@ def cli(ctx: click.Context, /, *, new_config: bool, **flags: object) -> None:
     if new_config:
         _write_config(Path("config.toml"))
     elif ctx.invoked_subcommand is None:
+        from jobber.cli.processes import importing, leave
+
+        with importing():
+            from jobber.cli.serve import serve
         leave(serve(ctx.obj))
 
 
@@ -136,6 +155,8 @@ def check_command(flags: Flags, /, *, as_json: bool) -> None:
     \b
     jobber --config config.toml --sql-directory queries check
     """
+    from jobber.cli.serve import check
+
     sys.exit(check(flags, as_json=as_json))
 
 
@@ -143,11 +164,9 @@ def check_command(flags: Flags, /, *, as_json: bool) -> None:
 @click.pass_obj
 def reload_command(flags: Flags) -> None:
     """Make the running instances of this config load their task files anew."""
+    from jobber.cli.serve import reload_all
+
     sys.exit(reload_all(flags))
-
-
-for command in (*commands, demo, migrate_config):
-    cli.add_command(command)
 
 
 def _write_config(path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from jobber import config
 from jobber.errors import ConfigError
 
 
@@ -30,6 +29,8 @@ def migrate_config(old: Path, output: Path | None) -> None:
     jobber migrate-config config.toml --output jobber.toml
     jobber --config jobber.toml --sql-directory sql check
     """
+    from jobber import config
+
     text = config.migrate(config.read(old), old, os.environ)
     if text is None:
         click.echo(f"{old} is in jobber's own form already; use it as it is: jobber --config {old}", err=True)

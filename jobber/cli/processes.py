@@ -7,6 +7,7 @@ then a child goes too: nothing is left running, whatever happened to its parent.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pickle
@@ -15,18 +16,33 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
-from jobber.config import Settings
+if TYPE_CHECKING:
+    from jobber.config import Settings
 
 #: Commands to a child.
 RELOAD, DRAIN, INTERRUPT = "reload", "drain", "interrupt"
 #: What a child says when it is ready, on standard output.
 READY = "ready"
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around imports: what they make stays, and the garbage collector would look through it again and again.
+
+    It takes a fifth of the time to import all of jobber; a forked process also shares more memory with its parent.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,18 +9,22 @@ from jobber.config.settings import (
     AppSettings,
     BrokerSettings,
     DatabaseSettings,
+    EventSettings,
     ResultsSettings,
     Settings,
     StateSettings,
+    WebhookSettings,
 )
 
 __all__ = [
     "AppSettings",
     "BrokerSettings",
     "DatabaseSettings",
+    "EventSettings",
     "ResultsSettings",
     "Settings",
     "StateSettings",
+    "WebhookSettings",
     "embedded",
     "load",
     "migrate",

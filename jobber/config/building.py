@@ -139,7 +139,12 @@ class Builder:
 
     def webhooks(self, table: Table) -> WebhookSettings:
         """Build ``[webhooks]``."""
-        return _fill(WebhookSettings, table)
+        webhooks = _fill(WebhookSettings, table)
+        try:
+            webhooks.key  # noqa: B018  # says whether there is one
+        except ValueError:
+            self._problems.add(("webhooks", "secret"), "must be base64 after whsec_, or any other text")
+        return webhooks
 
     def events(self, table: Table) -> EventSettings:
         """Build ``[events]``."""

@@ -20,6 +20,8 @@ _GRANT_ONCE = "; there, GRANT SELECT on the whole database once, and let it hold
 _SHOWN = {"postgresql": "PostgreSQL", "mysql": "MySQL", "sqlite": "SQLite"}
 #: RabbitMQ's names have 255 bytes; the rest is for queues, and for the mailboxes of workers.
 _PREFIX_MAX = 50
+#: A host, or all below one; addresses of IPv6 too.
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 #: A template leaves room in 63 bytes for enough of the job ID to recognise it.
 TEMPLATE_MAX = 40
 
@@ -54,6 +56,7 @@ def validate(settings: Settings, *, declared: Collection[str] = ("db", "results"
     if not settings.results and "results" not in declared:
         yield ("results",), "is empty; name a results database, [results.NAME], or leave [results] out for SQLite files"
     yield from _broker_rules(settings.broker)
+    yield from _telling_rules(settings)
     yield from _state_rules(settings)
     for results in settings.results.values():
         yield from _results_rules(results)
@@ -70,6 +73,21 @@ def _broker_rules(broker: BrokerSettings) -> Iterator[tuple[KeyPath, str]]:
         yield path, "must not begin with amq., which RabbitMQ keeps for itself"
     if broker.rabbitmq and len(broker.key_prefix.encode()) > _PREFIX_MAX:
         yield path, f"is longer than {_PREFIX_MAX} bytes"
+
+
+def _telling_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    events = settings.events
+    if events.enabled and (events.url or settings.broker.url).startswith("filesystem:"):
+        yield (
+            ("events", "url"),
+            "there is no broker that others could listen to: set events.url, or job_queue.broker.url, to a RabbitMQ "
+            "or a Redis",
+        )
+    if not events.exchange or events.exchange.lower().startswith("amq."):
+        yield ("events", "exchange"), "must be a name, and not begin with amq., which RabbitMQ keeps for itself"
+    for host in settings.webhooks.allow:
+        if not _HOST.fullmatch(host):
+            yield ("webhooks", "allow"), f"{host!r} must be a host alone, such as hooks.example.com or *.example.com"
 
 
 def _state_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,6 +125,26 @@ class WebhookSettings:
     secret: str = field(default="", repr=False)  # that signs them; without one there are no such calls
     allow: tuple[str, ...] = ()  # hosts that may be called, "*.example.com" those below; empty is every host
 
+    @property
+    def key(self) -> bytes:
+        """What the secret stands for: base64 after ``whsec_``, else the text itself. Raises ValueError."""
+        text = self.secret.removeprefix("whsec_")
+        if text == self.secret:
+            return text.encode()
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        if not key:
+            raise ValueError("nothing follows whsec_")
+        return key
+
+    def refusal(self, host: str) -> str:
+        """Return why a host may not be called, for people; empty if it may."""
+        if not self.secret:
+            return "calls could not be signed: the config of this server needs a section [webhooks]"
+        for name in (name.lower().rstrip(".") for name in self.allow):
+            if host == name or (name.startswith("*.") and host.endswith(name[1:])):
+                return ""
+        return f"the setting webhooks.allow does not name {host}" if self.allow else ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSettings:
@@ -152,6 +173,7 @@ class Settings:
     def for_jobs(self, number: int) -> Settings:
         """Return the settings of a process that runs so many jobs at a time: none of them waits for a connection."""
         size = max(number, POOL_LEAST)
-        databases = {name: replace(of, pool_size=of.pool_size or size) for name, of in self.databases.items()}
+        # One more, to ask planners for estimates.
+        databases = {name: replace(of, pool_size=of.pool_size or size + 1) for name, of in self.databases.items()}
         results = {name: replace(of, pool_size=of.pool_size or size) for name, of in self.results.items()}
         return replace(self, databases=databases, results=results)

@@ -16,9 +16,9 @@ from typing import Any, Generic, TypeVar, cast
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
+from jobber.aside import call_aside
 from jobber.cancellation import Cancellation
 from jobber.config import ResultsSettings
-from jobber.connecting import connect_aside
 from jobber.errors import ResultsUnavailable
 
 #: Seconds between two looks for a free connection.
@@ -110,7 +110,7 @@ class Pool(Generic[C]):
         if cancellation is None:
             return self._connect()
         try:
-            connection: C = connect_aside(self._connect, _close, cancellation, self._timeout + 5)
+            connection: C = call_aside(self._connect, self._timeout + 5, cancellation=cancellation, discard=_close)
         except TimeoutError:
             raise ResultsUnavailable(
                 f'results database "{self._name}" cannot be reached: no answer within {self._timeout:g} s'

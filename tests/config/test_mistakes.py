@@ -103,6 +103,11 @@ RABBITMQ = DB + STATE + "[job_queue.broker]\nurl = 'amqp://{}'\n"
         (DB + "[job_queue.broker]\nurl = 'kafka://h'", "job_queue.broker.url: names a broker that is not supported"),
         (DB + "[job_queue.broker]\nurl = 'localhost'", "job_queue.broker.url: is not a broker URL"),
         (DB + "[job_queue.broker]\ntype = 'nats'", "job_queue.broker.type: must be redis"),
+        (DB + "[events]\nenabled = true", "events.url: there is no broker that others could listen to"),
+        (DB + "[events]\nurl = 'kafka://h'", "events.url: names a broker that is not supported"),
+        (DB + "[events]\nexchange = 'amq.topic'", "events.exchange: must be a name, and not begin with amq."),
+        (DB + "[webhooks]\nsecret = 'whsec_!'", "webhooks.secret: must be base64 after whsec_"),
+        (DB + "[webhooks]\nallow = ['https://e.com']", "webhooks.allow: 'https://e.com' must be a host alone"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_key(loading: Loading, text: str, problem: str) -> None:

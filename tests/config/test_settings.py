@@ -267,10 +267,10 @@ def test_no_repr_shows_a_url(loading: Loading) -> None:
         assert _SECRET not in str(shown)
 
 
-def test_a_pool_that_nobody_sized_has_a_connection_for_each_job(loading: Loading) -> None:
+def test_a_pool_that_nobody_sized_has_a_connection_for_each_job_and_one_for_estimates(loading: Loading) -> None:
     settings = loading(DB + "[db.sized]\nurl = 'sqlite:///b.db'\npool_size = 7\n[results.r]\nurl = 'sqlite:///folder'")
     assert settings.databases["my_db"].connections == 10
     worker = settings.for_jobs(30)
-    assert {name: of.connections for name, of in worker.databases.items()} == {"my_db": 30, "sized": 7}
+    assert {name: of.connections for name, of in worker.databases.items()} == {"my_db": 31, "sized": 7}
     assert worker.results["r"].connections == 30
     assert settings.for_jobs(2).results["r"].connections == 10

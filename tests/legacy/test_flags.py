@@ -6,7 +6,6 @@ import dataclasses
 import os
 import shutil
 import sqlite3
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobber.cli import cli
-from jobber.cli.serve import Flags
+from jobber.cli.flags import Flags
 from tests.legacy import HERE
 
 CONFIG = HERE / "dungbeetle-2-postgresql" / "config.toml"
@@ -119,7 +118,7 @@ def test_instances_of_another_account_are_not_told_to_reload(monkeypatch: pytest
     def refuse(_data_dir: Path) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(sys.modules["jobber.cli.serve"], "reload_running", refuse)
+    monkeypatch.setattr("jobber.cli.serve.reload_running", refuse)
     done = CliRunner().invoke(cli, ["--config", str(CONFIG), "reload"])
     assert done.exit_code == 1
     assert "belong to another account; reload as that one" in done.stderr

@@ -83,8 +83,8 @@ def labs(
             backends[engine] = backend
         lite = backends["sqlite"]
         assert isinstance(lite, SqliteResults)
-        yield {
-            "postgresql": PostgresLab(postgres, pg_database, backends["postgresql"]),
-            "mysql": MariaLab(mariadb, my_database, backends["mysql"]),
-            "sqlite": SqliteLab(lite),
-        }
+        in_postgres = PostgresLab(postgres, pg_database, backends["postgresql"])
+        in_mariadb = MariaLab(mariadb, my_database, backends["mysql"])
+        stack.callback(in_postgres.close)
+        stack.callback(in_mariadb.close)
+        yield {"postgresql": in_postgres, "mysql": in_mariadb, "sqlite": SqliteLab(lite)}

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
+import pymysql
 
 from jobber.columns import Column, Kind
 from jobber.results.base import ResultsBackend
@@ -142,10 +144,17 @@ class PostgresLab:
         )
         return [tuple(map(repr, row)) for row in self._query(f'SELECT {shown} FROM "{result.table}" ORDER BY ctid')]
 
+    def close(self) -> None:
+        self._connection.close()
+
+    @cached_property
+    def _connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        connection = psycopg.connect(self.server.dsn(self.database), autocommit=True)
+        connection.execute("SET timezone = 'Asia/Kolkata'")  # a result has no zone, so nobody's can shift it
+        return connection
+
     def _query(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.server.dsn(self.database)) as connection:
-            connection.execute("SET timezone = 'Asia/Kolkata'")  # a result has no zone, so nobody's can shift it
-            return connection.execute(sql, values or None).fetchall()  # type: ignore[arg-type]
+        return self._connection.execute(sql, values or None, prepare=False).fetchall()  # type: ignore[arg-type]
 
 
 @dataclass
@@ -242,13 +251,19 @@ class MariaLab:
     def dump(self, result: Published) -> list[tuple[Any, ...]]:
         return self._query(f"SELECT * FROM `{result.table}` ORDER BY `_rowid_`")
 
-    def _query(self, sql: str) -> list[tuple[Any, ...]]:
+    def close(self) -> None:
+        self._connection.close()
+
+    @cached_property
+    def _connection(self) -> pymysql.Connection[Any]:
         # Without converters every value comes as the server's own text.
-        with (
-            self.server.connect(self.database, conv={}, charset="utf8mb4") as connection,
-            connection.cursor() as cursor,
-        ):
+        connection = self.server.connect(self.database, conv={}, charset="utf8mb4")
+        with connection.cursor() as cursor:
             cursor.execute("SET time_zone = '+05:30'")
+        return connection
+
+    def _query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._connection.cursor() as cursor:
             cursor.execute(sql)
             return list(cursor.fetchall())
 

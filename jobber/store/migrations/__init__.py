@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, String, column, inspect, select, table, text
 
 from jobber.errors import ConfigError, StateUnavailable
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 #: Where Alembic notes the version; its default name could be the application's own.
 VERSION_TABLE = "jobber_state_version"
@@ -30,15 +32,25 @@ _alembic = threading.Lock()
 
 def is_current(connection: Connection) -> bool:
     """Whether every migration has been applied. Raises ConfigError if one has that this version does not know."""
-    script = ScriptDirectory.from_config(_config())
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    applied, newest = set(context.get_current_heads()), script.get_current_head()
-    if unknown := applied.difference(revision.revision for revision in script.walk_revisions()):
+    # Asked at every start of every process: Alembic, which takes long to import, is for what is to be done.
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return False
+    version = column("version_num", String)
+    applied = set(connection.execute(select(version).select_from(table(VERSION_TABLE, version))).scalars())
+    newest = known()[-1]
+    if unknown := applied.difference(known()):
         raise ConfigError(
             f"the tables of the state database are those of a newer jobber (their version is {', '.join(unknown)}, "
             f"this one knows {newest}): start that one, or give this one a state database of its own"
         )
     return applied == {newest}
+
+
+@cache
+def known() -> tuple[str, ...]:
+    """Return the versions that this jobber knows, oldest first: the names of their files begin with them."""
+    names = (file.name for file in resources.files("jobber.store.migrations.versions").iterdir())
+    return tuple(sorted(found[1] for name in names if (found := re.match(r"(\d{4})_\w+\.py$", name))))
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
@@ -47,6 +59,8 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     One process at a time: on SQLite that transaction (``BEGIN IMMEDIATE``) already keeps others out; elsewhere an
     advisory lock does. MySQL commits after each step; what died half-way is completed by the next call.
     """
+    from alembic import command
+
     with _LOCKS[connection.dialect.name](connection), _alembic:
         config = _config()
         config.attributes["connection"] = connection
@@ -89,6 +103,8 @@ _LOCKS: dict[str, Callable[[Connection], AbstractContextManager[Any]]] = {
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", "jobber.store:migrations")
     config.set_main_option("path_separator", "os")
