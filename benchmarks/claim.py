@@ -1,7 +1,8 @@
 """What claiming and submitting cost with many jobs in front, on the state store itself.
 
-The nasty case: the jobs wait in 440 lanes, and the first nine tenths of them belong to a paused database. Figures are
-milliseconds, one connection, nothing else running.
+The nasty case: the jobs wait in 440 lanes; the first nine tenths of them belong to a tenant that has all that it may
+have, and to paused databases; four tenants take turns at the rest. Figures are milliseconds, one connection, nothing
+else running. Before each engine the load of the machine is told (jobs that wanted to run in the last minute).
 
     python benchmarks/claim.py --url sqlite:///bench.db --url postgresql://postgres@127.0.0.1/bench \
         --url mysql://root@127.0.0.1/bench --jobs 1000000
@@ -11,41 +12,44 @@ of two, and thus with a lane of its own:
 
     python benchmarks/claim.py --url postgresql://postgres@127.0.0.1/bench --groups 5000
 
-The databases must be empty; the tables stay in them (``--explain`` shows how each engine finds the jobs).
+With ``--workers`` so many processes then claim and finish jobs, one at a time and as fast as they can, for some seconds
+with only few jobs waiting, and again with all of them; servers only.
+
+The databases must be empty; the tables stay in them (``--explain`` shows the plans of all that a claim asks).
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from sqlalchemy import text
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.lists import noted
 from jobber.jobs import NewGroup, NewJob
 from jobber.store import Gate, GateKind, Store
-from jobber.store.database import Database
 
 QUEUES = ("fast", "slow")
 TASKS = tuple(f"task{n}" for n in range(22))
 DATABASES = tuple(f"db{n}" for n in range(10))
-PAUSED = DATABASES[:9]
+#: Those of the tenant that is full, those that are paused, and the one that is free.
+BUSY, PAUSED, FREE = DATABASES[:5], DATABASES[5:9], DATABASES[9]
+FULL = Gate(GateKind.TENANT, "full")
+TENANTS = ("a", "b", "c", "d")
 BULK = 1000
 
-EXPLAINED = {
-    "first jobs of a lane": "SELECT ord, run FROM jobber_jobs WHERE lane = 1 AND ord >= 0 ORDER BY ord LIMIT 2",
-    "pending jobs of a queue": "SELECT run FROM jobber_jobs WHERE queue = 'fast' AND ord IS NOT NULL "
-    "ORDER BY ord LIMIT 100",
-    "what is due": "SELECT run FROM jobber_jobs WHERE due <= 5 ORDER BY due LIMIT 1000",
-    "a live job": "SELECT run FROM jobber_jobs WHERE job_id = 'x'",
-    "a finished job": "SELECT run FROM jobber_finished_jobs WHERE job_id = 'x' ORDER BY run DESC LIMIT 1",
-}
 
-
-def new_job(name: str, n: int, db: str) -> NewJob:
-    """Return a job that differs from its neighbours in queue and task."""
+def new_job(name: str, n: int, db: str = FREE) -> NewJob:
+    """Return a job that differs from its neighbours in queue and task; there is a lane for each pair and database."""
+    tenant = "full" if db in BUSY else TENANTS[n // len(QUEUES) % len(TASKS) % len(TENANTS)]
     return NewJob(
+        tenant=tenant,
         job_id=f"{name}-{n}",
         queue=QUEUES[n % len(QUEUES)],
         task=TASKS[n // len(QUEUES) % len(TASKS)],
@@ -57,12 +61,13 @@ def new_job(name: str, n: int, db: str) -> NewJob:
 
 
 def fill(store: Store, count: int) -> list[float]:
-    """Submit ``count`` jobs, nine tenths of them for paused databases and first; return the seconds per bulk."""
+    """Submit ``count`` jobs, nine tenths of them blocked and first; return the seconds per bulk."""
     blocked = count * 9 // 10
+    held = (*BUSY, *PAUSED)
     times = []
     for start in range(0, count, BULK):
         jobs = [
-            new_job("fill", n, PAUSED[n // 44 % len(PAUSED)] if n < blocked else DATABASES[9])
+            new_job("fill", n, held[n // 44 % len(held)] if n < blocked else FREE)
             for n in range(start, min(start + BULK, count))
         ]
         times.append(timed(lambda jobs=jobs: store.submit(jobs)))
@@ -81,7 +86,9 @@ def quantile(times: Sequence[float], q: float) -> float:
     return sorted(times)[min(len(times) - 1, int(len(times) * q))] * 1000
 
 
-def measure(url: str, count: int, rounds: int, report: Callable[[str, str, Sequence[float]], None]) -> None:
+def measure(
+    url: str, count: int, rounds: int, workers: int, report: Callable[[str, str, Sequence[float]], None]
+) -> None:
     """Measure one engine, empty first, then filled."""
     store = Store(url)
     store.migrate()
@@ -100,22 +107,69 @@ def measure(url: str, count: int, rounds: int, report: Callable[[str, str, Seque
         report(engine, f"{label}: claim, k = {k}", [took for took, _ in measured])
         report(engine, f"{label}: finish", [t for _, finished in measured for t in finished])
 
-    few = [new_job("few", n, DATABASES[9]) for n in range(rounds * 3)]
+    few = [new_job("few", n) for n in range(rounds * 3)]
     report(engine, "empty: submit one", [timed(lambda job=job: store.submit([job])) for job in few])
     claims("empty", 1, rounds)
     claims("empty", 10, rounds // 10)
-    while store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=100).jobs:
-        pass
+    while jobs := store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=100).jobs:
+        for job in jobs:
+            store.succeed(job, rows=1, columns=[])
+    if workers:
+        empty = crowd(url, workers, store)
+    # The tenant runs one job and may run no other.
+    store.set_limits({FULL: 1})
+    store.submit([new_job("one", 0, BUSY[0])])
+    claim_one = store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=BULK)
+    for job in claim_one.jobs:
+        if job.tenant != FULL.name:
+            store.succeed(job, rows=1, columns=[])
     for db in PAUSED:
         report(engine, "pause a database", [timed(lambda db=db: store.pause(Gate(GateKind.DATABASE, db), "bench"))])
     report(engine, f"bulk submit of {BULK}, up to {count:,} waiting", fill(store, count))
-    later = [new_job("later", n, DATABASES[9]) for n in range(rounds)]
+    later = [new_job("later", n) for n in range(rounds)]
     report(engine, "full: submit one", [timed(lambda job=job: store.submit([job])) for job in later])
     claims("full", 1, rounds)
     claims("full", 10, rounds // 10)
     report(engine, "full: list 100 pending", [timed(lambda: store.pending("fast", limit=100)) for _ in range(20)])
     report(engine, "full: runnable queues", [timed(store.runnable_queues) for _ in range(20)])
     report(engine, "full: what is lost", [timed(store.lost) for _ in range(20)])
+    if workers:
+        full = crowd(url, workers, store)
+        print(f"{engine}: {workers} workers finish {empty:.0f} jobs/s with few waiting, {full:.0f} with {count:,}")
+    store.close()
+
+
+#: Seconds for which the workers are measured; jobs that wait for them: more than they can do in that time.
+SPELL, STOCK = 5.0, 10_000
+
+
+def crowd(url: str, workers: int, store: Store) -> float:
+    """Return how many jobs a second so many processes finish, each alone."""
+    context = multiprocessing.get_context("forkserver")
+    with context.Manager() as manager:
+        begin, counts = manager.Event(), manager.list()
+        crew = [context.Process(target=spin, args=(url, begin, counts), daemon=True) for _ in range(workers)]
+        for one in crew:
+            one.start()
+        time.sleep(2 + workers * 0.3)
+        store.submit([new_job(f"stock-{time.time_ns()}", n) for n in range(STOCK)])
+        begin.set()
+        for one in crew:
+            one.join()
+        return float(sum(counts)) / SPELL
+
+
+def spin(url: str, begin: object, counts: object) -> None:
+    """Claim and finish jobs, one at a time, for a while; in a process of its own."""
+    store, done = Store(url, pool_size=1), 0
+    worker = store.register("spin", QUEUES, 1, lease=3600)
+    begin.wait()  # type: ignore[attr-defined]
+    until = time.monotonic() + SPELL
+    while time.monotonic() < until:
+        for job in store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=1).jobs:
+            store.succeed(job, rows=1, columns=[])
+            done += 1
+    counts.append(done)  # type: ignore[attr-defined]
     store.close()
 
 
@@ -150,15 +204,23 @@ def measure_groups(url: str, count: int, rounds: int, report: Callable[[str, str
 
 
 def explain(url: str) -> None:
-    """Print how the engine finds jobs."""
-    database = Database(url, pool_size=1)
+    """Print the plans of all that a claim and the end of a job ask."""
+    store = Store(url)
+    database = store._database
     engine = database.engine.name
     prefix = "EXPLAIN QUERY PLAN" if engine == "sqlite" else "EXPLAIN"
-    for what, sql in EXPLAINED.items():
-        rows = database.read(lambda connection, sql=sql: connection.execute(text(f"{prefix} {sql}")).all())
-        print(f"\n{engine}: {what}")
-        print("\n".join(f"  {row[-1] if engine == 'sqlite' else ' | '.join(map(str, row))}" for row in rows))
-    database.close()
+    worker = store.register("bench", QUEUES, 10, lease=3600)
+    with noted(database) as seen:
+        for job in store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=1).jobs:
+            store.succeed(job, rows=1, columns=[])
+        statements = [pair for pair in seen if pair[0][:6] in ("SELECT", "UPDATE", "DELETE", "WITH s", "WITH n")]
+    for statement, parameters in statements:
+        with database._pool.connect() as connection:
+            one = parameters[0] if isinstance(parameters, list) else parameters
+            rows = connection.exec_driver_sql(f"{prefix} {statement}", one).all()
+        print(f"\n{engine}: {' '.join(statement.split())[:150]} …")
+        print("\n".join(f"  {row[-1] if engine != 'mysql' else ' | '.join(map(str, row))}" for row in rows))
+    store.close()
 
 
 def main() -> None:
@@ -167,6 +229,7 @@ def main() -> None:
     parser.add_argument("--url", action="append", required=True, help="SQLAlchemy URL of an empty state database")
     parser.add_argument("--jobs", type=int, default=100_000, help="jobs waiting (default 100,000)")
     parser.add_argument("--rounds", type=int, default=500, help="claims per figure (default 500)")
+    parser.add_argument("--workers", type=int, default=0, help="measure so many worker processes, too")
     parser.add_argument("--explain", action="store_true", help="show the plans of the hot statements afterwards")
     parser.add_argument("--groups", type=int, default=0, help="measure with so many groups waiting instead of jobs")
     options = parser.parse_args()
@@ -181,10 +244,11 @@ def main() -> None:
         print(f"| {engine} | {what} | {len(times)} | {p50:.2f} | {p99:.2f} |", flush=True)
 
     for url in options.url:
+        print(f"(load average {os.getloadavg()[0]:.1f})")
         if options.groups:
             measure_groups(url, options.groups, options.rounds, report)
         else:
-            measure(url, options.jobs, options.rounds, report)
+            measure(url, options.jobs, options.rounds, 0 if url.startswith("sqlite") else options.workers, report)
         if options.explain:
             explain(url)
 

@@ -82,6 +82,22 @@ class JobIsFinished(JobberError):
         self.job = job
 
 
+class JobIsStarted(JobberError):
+    """Raised when a job that runs was to be paused; ``job`` is that job."""
+
+    code = "job_is_started"
+
+    def __init__(self, message: str, job: Any) -> None:
+        super().__init__(message)
+        self.job = job
+
+
+class UnknownDatabase(JobberError):
+    """Raised when no database of that name is in the config, and no job reads one; ``details`` has the nearest."""
+
+    code = "unknown_database"
+
+
 class UnknownGroup(JobberError):
     """Raised when no group of that ID is live or in the history."""
 
@@ -106,6 +122,30 @@ class GroupIsFinished(JobberError):
     def __init__(self, message: str, group: Any) -> None:
         super().__init__(message)
         self.group = group
+
+
+class IdempotencyConflict(JobberError):
+    """Raised when an ``Idempotency-Key`` comes with another request than the one that it came with first."""
+
+    code = "idempotency_conflict"
+
+
+class UnknownSchedule(JobberError):
+    """Raised when there is no schedule of that ID."""
+
+    code = "unknown_schedule"
+
+
+class ScheduleExists(JobberError):
+    """Raised when there is a schedule of that ID already; it is not replaced."""
+
+    code = "schedule_exists"
+
+
+class ScheduleIsTagged(JobberError):
+    """Raised when a schedule that a task's ``cron`` tag makes was to be changed otherwise than in its file."""
+
+    code = "schedule_is_tagged"
 
 
 class ResultsNotReady(JobberError):
@@ -135,6 +175,12 @@ class Unavailable(JobberError):
     def __init__(self, message: str, retry_after: int = 5, **details: Any) -> None:
         super().__init__(message, **details)
         self.retry_after = retry_after
+
+
+class BacklogFull(Unavailable):
+    """Raised when so many jobs of a queue, or of a tenant, wait that no more are taken; ``details`` name it."""
+
+    code = "backlog_full"
 
 
 class StateUnavailable(Unavailable):
@@ -191,6 +237,18 @@ class SourceUnavailable(AttemptError):
     code = "source_unavailable"
 
 
+class SourceOverloaded(SourceUnavailable):
+    """Raised when a source database has too much to do for another connection; for clients a ``SourceUnavailable``.
+
+    Parameters:
+        reason: in a few words.
+    """
+
+    def __init__(self, message: str, *, reason: str, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.reason = reason
+
+
 class QueryFailed(AttemptError):
     """Raised when the source refused or aborted the query; the message holds the engine's own words."""
 
@@ -234,6 +292,20 @@ class TimedOut(AttemptError):
     """Raised when a job ran longer than its time limit."""
 
     code = "timed_out"
+    retryable = False
+
+
+class ParentFailed(AttemptError):
+    """Names the reason of a job that did not run because one that it depends on failed; never raised."""
+
+    code = "parent_failed"
+    retryable = False
+
+
+class ParentCancelled(AttemptError):
+    """Names the reason of a job that was cancelled because one that it depends on was; never raised."""
+
+    code = "parent_cancelled"
     retryable = False
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 
@@ -136,6 +136,7 @@ class NewJob:
     callback_url: str = ""  # that is told when it is finished
     max_age: int | None = None  # seconds; take the result of an earlier run that is not older
     single_flight: bool = False  # share the run of a live job that asks for the same
+    results_named: bool = False  # whether no other results database will do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +201,8 @@ class Job:
     phase: str  # of the running attempt: "querying", "writing", "publishing"; "" otherwise
     rows_so_far: int  # that the running attempt has moved
     bytes_so_far: int
-    total: int | None  # rows that the source's planner expects of the running attempt
+    total: int | None  # rows that are expected of the running attempt …
+    total_basis: str  # … and who says so: "history", "planner", "" for nobody
     paused: str | None  # why it is paused ("" for no reason), None if it is not; of a live job
     rows: int | None  # rows of the published result
     columns: tuple[Column, ...]  # of the published result
@@ -278,6 +280,14 @@ def fingerprint(task: str, version: str, args: Args) -> int:
     ordered = dict(sorted(args.items())) if isinstance(args, dict) else args
     digest = hashlib.sha256("\0".join((task, version, encode_args(ordered))).encode(errors="replace")).digest()
     return int.from_bytes(digest[:8], signed=True)
+
+
+def running(job: Job, version: str) -> Job:
+    """Return a job as it runs: of the SQL that its task has by now, which may not be that of its submission."""
+    if version == job.version:
+        return job
+    same = fingerprint(job.task, version, job.args) if job.fingerprint else 0
+    return replace(job, version=version, fingerprint=same)
 
 
 def decode_args(text: str) -> Args:

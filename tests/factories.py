@@ -45,6 +45,7 @@ _JOB = Job(
     rows_so_far=0,
     bytes_so_far=0,
     total=None,
+    total_basis="",
     paused=None,
     rows=None,
     columns=(),

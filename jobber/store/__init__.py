@@ -13,21 +13,52 @@ from jobber.columns import Column
 from jobber.jobs import Attempt, Group, Job, Micros, NewGroup, NewJob
 from jobber.store import migrations
 from jobber.store.attempts import AttemptBook
+from jobber.store.batches import Batches
+from jobber.store.changing import ChangeBook
 from jobber.store.claim import Claim, Claimer
 from jobber.store.database import Database
-from jobber.store.gates import Gate, GateBook, GateKind, Hold
+from jobber.store.ending import EndBook
+from jobber.store.events import EventBook
+from jobber.store.figures import FigureBook
+from jobber.store.gates import UNLIMITED, Gate, GateBook, GateKind, Hold, Limits
 from jobber.store.grouping import GroupBook
 from jobber.store.groups import CancelledGroup, Groups
 from jobber.store.lanes import LaneBook
+from jobber.store.listing import Lister
+from jobber.store.outbox import Outbox
+from jobber.store.parents import ParentBook
+from jobber.store.pausing import Pauses
+from jobber.store.progress import Prospects
+from jobber.store.rates import Throttle
 from jobber.store.reading import Due, Reader
+from jobber.store.receipts import Answered, Receipt, ReceiptBook
 from jobber.store.runs import catch_up
+from jobber.store.schedules import ScheduleBook
+from jobber.store.statistics import Statistician
 from jobber.store.submission import Submitter
 from jobber.store.surveying import open_queues
 from jobber.store.transitions import Changed, Transitions
 from jobber.store.upkeep import Upkeep
+from jobber.store.versions import VersionBook
+from jobber.store.webhooks import CallBook
 from jobber.store.workers import Progress, Pulse, Roster
 
-__all__ = ["CancelledGroup", "Changed", "Claim", "Due", "Gate", "GateKind", "Hold", "Progress", "Pulse", "Store"]
+__all__ = [
+    "UNLIMITED",
+    "Answered",
+    "CancelledGroup",
+    "Changed",
+    "Claim",
+    "Due",
+    "Gate",
+    "GateKind",
+    "Hold",
+    "Limits",
+    "Progress",
+    "Pulse",
+    "Receipt",
+    "Store",
+]
 
 
 class Store:
@@ -40,22 +71,57 @@ class Store:
     Parameters:
         url: SQLAlchemy URL.
         pool_size: connections at most.
+        events: whether each change of state goes to the outbox, for the broker to be told.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 15) -> None:
-        self._database = Database(url, pool_size=pool_size)
+    def __init__(self, url: str, *, pool_size: int = 15, events: bool = False) -> None:
+        self._database = Database(url, pool_size=pool_size, events=events)
+        self.outbox = Outbox(self._database)
         self._gates = GateBook(self._database)
+        self.prospects = Prospects(self._database, self._gates)
+        self.figures = FigureBook(self._database, self._gates)
         lanes = LaneBook(self._database)
         self._reader = Reader(self._database, self._gates)
         book = GroupBook(self._database)
-        self._groups = Groups(self._database, lanes, book)
-        self._submitter = Submitter(self._database, lanes, self._reader, self._groups)
-        self._claimer = Claimer(self._database, self._gates)
+        parents = ParentBook(self._database)
+        ends = EndBook(self._database, parents, book)
         self._attempts = AttemptBook(self._database)
-        self._transitions = Transitions(
-            self._database, gates=self._gates, lanes=lanes, groups=book, attempts=self._attempts, reader=self._reader
+        self.events = EventBook(self._database, self._attempts)
+        self._groups = Groups(self._database, lanes=lanes, ends=ends, events=self.events)
+        self.receipts = ReceiptBook(self._database)
+        self._submitter = Submitter(
+            self._database,
+            lanes=lanes,
+            reader=self._reader,
+            groups=self._groups,
+            parents=parents,
+            ends=ends,
+            gates=self._gates,
+            receipts=self.receipts,
         )
+        self.batches = Batches(
+            self._database, submitter=self._submitter, parents=parents, lanes=lanes, receipts=self.receipts
+        )
+        self.schedules = ScheduleBook(self._database, self._submitter, self.receipts)
+        self._claimer = Claimer(self._database, self._gates)
+        self._throttle = Throttle(self._database)
+        self.calls = CallBook(self._database)
+        self.versions = VersionBook(self._database)
+        self._transitions = Transitions(
+            self._database,
+            gates=self._gates,
+            lanes=lanes,
+            ends=ends,
+            groups=book,
+            attempts=self._attempts,
+            events=self.events,
+            reader=self._reader,
+        )
+        self.pauses = Pauses(self._database, lanes=lanes, reader=self._reader, events=self.events)
         self._roster = Roster(self._database)
+        self.lists = Lister(self._database)
+        self.statistics = Statistician(self._database)
+        self.changes = ChangeBook(self._database, lanes=lanes, ends=ends, events=self.events)
         self._upkeep = Upkeep(self._database, lanes)
 
     def migrate(self) -> None:
@@ -81,13 +147,20 @@ class Store:
 
     # -- submission and reading ----------------------------------------------------------------------------------------
 
-    def submit(self, jobs: Sequence[NewJob]) -> list[Job]:
-        """Add all jobs or none; return them in order. Raises JobIsLive (with the live job), InvalidRequest."""
-        return self._submitter.submit(jobs)
+    def submit(self, jobs: Sequence[NewJob], *, receipt: Receipt | None = None) -> list[Job]:
+        """Add all jobs or none; return them in order. One that takes an earlier result is finished already.
+
+        Raises JobIsLive (with the live job), InvalidRequest, BacklogFull; with a receipt Answered, IdempotencyConflict.
+        """
+        return self._submitter.submit(jobs, receipt=receipt)
 
     def get(self, job_id: str) -> Job:
         """Return the live job of an ID, else its newest finished run. Raises UnknownJob."""
         return self._reader.get(job_id)
+
+    def run(self, run: int) -> Job:
+        """Return one run. Raises UnknownJob."""
+        return self._reader.run(run)
 
     def live(self, job_ids: Collection[str]) -> set[str]:
         """Return which of these IDs are not finished; one query for all."""
@@ -100,6 +173,10 @@ class Store:
     def last_success(self, job_id: str) -> Job | None:
         """Return the newest run of an ID that succeeded, whatever came after it; None if there is none."""
         return self._reader.last_success(job_id)
+
+    def result_is_gone(self, run: int) -> None:
+        """Note that what a run published is not there any more, so that no job takes it."""
+        self._submitter.reuse.forget(run)
 
     def attempts(self, job: Job) -> list[Attempt]:
         """Return the attempts of a run, oldest first; of more than a hundred the newest."""
@@ -118,7 +195,7 @@ class Store:
         return self._reader.running(attempts)
 
     def pending(self, queue: str, *, limit: int = 1000) -> list[Job]:
-        """Return the waiting jobs of a queue as they will run: the ready ones in order, then those that must wait."""
+        """Return the waiting jobs of a queue by priority and age, as they will run but for turns among tenants."""
         return self._reader.pending(queue, limit=limit)
 
     def waiting_for(self, job: Job) -> list[Hold]:
@@ -127,12 +204,13 @@ class Store:
 
     # -- groups --------------------------------------------------------------------------------------------------------
 
-    def submit_group(self, new: NewGroup) -> Group:
+    def submit_group(self, new: NewGroup, *, receipt: Receipt | None = None) -> Group:
         """Add a group with its jobs and its callback, or nothing.
 
-        Raises JobIsLive (with the live job), GroupIsLive (with the live group), InvalidRequest.
+        Raises JobIsLive (with the live job), GroupIsLive (with the live group), InvalidRequest, BacklogFull; with a
+        receipt Answered, IdempotencyConflict.
         """
-        return self._submitter.submit_group(new)
+        return self._submitter.submit_group(new, receipt=receipt)
 
     def group(self, group_id: str, *, jobs: bool = True) -> Group:
         """Return the newest run of a group, on request without its jobs. Raises UnknownGroup."""
@@ -166,6 +244,23 @@ class Store:
         """Set how many jobs may run behind each gate at a time over all workers; 0 removes the limit."""
         self._gates.set_limits(limits)
 
+    def announce(self, limits: Mapping[Gate, Limits], paces: Mapping[str, float]) -> None:
+        """Set the limits and rates of a config; queues and tenants that it does not name, and the total, lose theirs.
+
+        Parameters:
+            paces: starts per second by database, 0 for any number; others keep theirs.
+        """
+        self._gates.announce(limits, paces)
+
+    def slow_down(self, db: str, reason: str) -> None:
+        """Halve the rate of a database for a minute from now on, for a reason; does nothing where it has none."""
+        self._throttle.slow_down(db, reason)
+
+    def refill(self) -> frozenset[str]:
+        """Note the databases that had their share of starts and take another; return the queues that wait for one."""
+        filled = self._throttle.refilled()
+        return self._open_behind([Gate(GateKind.DATABASE, db) for db in filled]) if filled else frozenset()
+
     def pause(self, gate: Gate, reason: str) -> None:
         """Let nothing start behind a gate; what runs goes on."""
         self._gates.pause(gate, reason)
@@ -173,8 +268,12 @@ class Store:
     def resume(self, gate: Gate) -> frozenset[str]:
         """Let jobs start behind a gate again."""
         self._gates.resume(gate)
+        return self._open_behind([gate])
+
+    def _open_behind(self, gates: Collection[Gate]) -> frozenset[str]:
+        """Return the queues with a job behind one of these gates that could run now."""
         return self._database.read(
-            lambda connection: open_queues(self._database, connection, self._gates.current(connection), [gate])
+            lambda connection: open_queues(self._database, connection, self._gates.current(connection), gates)
         )
 
     # -- workers -------------------------------------------------------------------------------------------------------
@@ -187,9 +286,11 @@ class Store:
         """Note which queues a worker serves from now on."""
         self._roster.serves(worker, queues)
 
-    def heartbeat(self, worker: int, progress: Mapping[int, Progress], *, lease: int) -> Pulse:
-        """Renew a lease and note progress by run. Raises Fenced once the worker was declared dead."""
-        return self._roster.heartbeat(worker, progress, lease=lease)
+    def heartbeat(
+        self, worker: int, progress: Mapping[int, Progress], *, lease: int, memory: int | None = None
+    ) -> Pulse:
+        """Renew a lease, note progress by run and the process's memory. Raises Fenced once it was declared dead."""
+        return self._roster.heartbeat(worker, progress, lease=lease, memory=memory)
 
     def unregister(self, worker: int) -> None:
         """Take a worker off; attempts that it still holds count as lost at once."""
@@ -210,12 +311,24 @@ class Store:
         """Start up to ``limit`` jobs on a worker: only of these queues, tasks and databases. Raises Fenced."""
         return self._claimer.claim(worker, queues=queues, tasks=tasks, databases=databases, limit=limit)
 
-    def succeed(self, job: Job, *, rows: int, columns: Sequence[Column]) -> frozenset[str]:
+    def succeed(
+        self,
+        job: Job,
+        *,
+        rows: int,
+        columns: Sequence[Column],
+        snapshot_at: Micros | None = None,
+        size: int | None = None,
+    ) -> frozenset[str]:
         """End an attempt with a published result. Raises Fenced unless this attempt holds the job.
 
         Here and in the five below, repeating the very same end of an attempt returns quietly.
+
+        Parameters:
+            snapshot_at: when its query began to read; the start of the attempt where nobody can tell.
+            size: bytes of its rows; as many as the last heartbeat told where nobody knows better.
         """
-        return self._transitions.succeed(job, rows=rows, columns=columns)
+        return self._transitions.succeed(job, rows=rows, columns=columns, snapshot_at=snapshot_at, size=size)
 
     def fail(self, job: Job, *, error: str, code: str) -> frozenset[str]:
         """End an attempt, and the job, with an error. Raises Fenced."""
@@ -294,4 +407,7 @@ class Store:
 
     def prune(self, older_than: int, limit: int = 1000) -> int:
         """Forget finished jobs older than ``older_than`` seconds, lanes without jobs and dead workers."""
-        return self._upkeep.prune(older_than, limit)
+        count = self._upkeep.prune(older_than, limit)
+        self._submitter.prune(limit)
+        self.schedules.prune(older_than, limit)
+        return count

@@ -1,8 +1,9 @@
-"""Which jobs run next: the one place where priority, age, pauses and limits are decided.
+"""Which jobs run next: the one place where priority, turns, age, pauses, limits and rates are decided.
 
 One transaction. It locks the row of ``dispatch`` in a statement of its own, so that all that follows sees what earlier
-claims committed; counts what runs; takes the open lanes of the worker's queues by head; merges their first jobs; and
-starts the chosen ones. Limits can only be reached through here, one claim at a time, so none is ever exceeded.
+claims committed; counts what runs; takes the open lanes of the worker's queues in the order in which they are served;
+merges their first jobs; and starts the chosen ones. Limits can only be reached through here, one claim at a time, so
+none is ever exceeded.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from sqlalchemy import Connection
 from jobber.jobs import Job
 from jobber.store.database import Database
 from jobber.store.gates import GateBook
+from jobber.store.rates import spent
 from jobber.store.records import job_of
 from jobber.store.schema import EMPTY
-from jobber.store.starting import Starter
+from jobber.store.starting import Decision, Starter
 from jobber.store.surveying import Lane, Ready, Survey, read, surveys
+from jobber.store.turns import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +61,23 @@ class Claimer:
         in_turn = self._in_turn(worker, queues)
 
         def work(connection: Connection) -> Claim:
-            version, name = self._starter.enter(connection, worker)
-            gates = self._gates.at(connection, version)
+            entry = self._starter.enter(connection, worker)
+            gates = self._gates.at(connection, entry.version)
             served = {"queue": queues, "task": tasks, "db": databases}
             for found in surveys(self._database, connection, gates, worker=worker, served=served):
-                choice = _Choice(self._database, connection, found, limit)
+                choice = _Choice(self._database, connection, found, limit, entry.turn)
                 chosen = choice.choose(in_turn)
                 more = frozenset(queue for queue in in_turn if choice.next_in(queue) is not None)
                 if not choice.short:
                     break
-            started = self._starter.start(connection, worker, name, chosen, choice.raised_heads())
+            decision = Decision(
+                chosen,
+                heads=choice.raised_heads(),
+                served={lane.tenant: found.turns.served[lane.tenant] for lane, _ in chosen} if gates.tenants else {},
+                turn=choice.turn,
+                spent=spent(found.usage.rates, found.usage.starts),
+            )
+            started = self._starter.start(connection, worker, entry.name, decision)
             return Claim(tuple(job_of(started[run]) for _, run in chosen), more)
 
         claim = self._database.write(work)
@@ -116,26 +126,50 @@ class _Front:
 
 
 @dataclass(slots=True)
+class _Line:
+    """The lanes of one tenant in one queue, by the lower bounds of their next jobs: a heap."""
+
+    fronts: list[tuple[int, int, _Front]] = field(default_factory=list)
+
+    @property
+    def bound(self) -> int:
+        return self.fronts[0][0]
+
+    def put(self, front: _Front) -> None:
+        heapq.heappush(self.fronts, (front.bound, front.lane.id, front))
+
+
+#: The lines of one queue, by the lower bounds of the places of their next jobs.
+_Lines = list[tuple[Place, str, _Line]]
+
+
+@dataclass(slots=True)
 class _Choice:
-    """Merges the first ready jobs of the lanes of each queue, reading as few lanes as it can."""
+    """Merges the first ready jobs of the lanes of each queue, reading as few lanes as it can.
+
+    All bounds only ever grow, while jobs are taken too: so whatever is first, and is as the heap says, is next.
+    """
 
     database: Database
     connection: Connection
     found: Survey
     limit: int
+    turn: int  # jobs of tenants that were started so far
     fronts: list[_Front] = field(default_factory=list)  # those that were read
-    heaps: dict[str, list[tuple[int, int, _Front]]] = field(default_factory=dict)
+    heaps: dict[str, _Lines] = field(default_factory=dict)
     suspect: bool = False  # whether the worker holds a suspect already
     short: bool = False  # whether more lanes have to be seen to say what is next
 
     def choose(self, queues: Sequence[str]) -> list[tuple[Lane, int]]:
         """Return up to ``limit`` lanes and runs; the queues take turns."""
         self.suspect = any(lane.suspect and lane.mine for lane in self.found.lanes)
+        lines: dict[tuple[str, str], _Line] = {}
         for lane in self.found.lanes:
             if lane.open:
-                self.heaps.setdefault(lane.queue, []).append((lane.head, lane.id, _Front(lane)))
-        for heap in self.heaps.values():
-            heapq.heapify(heap)
+                lines.setdefault((lane.queue, lane.tenant), _Line()).put(_Front(lane))
+        for (queue, tenant), line in lines.items():
+            place = self.found.turns.place(tenant, line.bound)
+            heapq.heappush(self.heaps.setdefault(queue, []), (place, tenant, line))
         chosen: list[tuple[Lane, int]] = []
         turns = [queue for queue in queues if queue in self.heaps]
         while turns and len(chosen) < self.limit:
@@ -150,21 +184,28 @@ class _Choice:
     def next_in(self, queue: str) -> _Front | None:
         """Return the lane whose first job is next in ``queue``, None if nothing in it can run, or it is not seen."""
         heap = self.heaps.get(queue, [])
-        unseen = self.found.unseen.get(queue, EMPTY)
+        unseen = self.found.unseen.get(queue)
         while heap:
-            bound, _, front = heap[0]
-            if not self._open(front.lane):
-                # It opens no more: within a claim, usage only grows.
+            place, tenant, line = heap[0]
+            if not line.fronts:
                 heapq.heappop(heap)
+                continue
+            now = self.found.turns.place(tenant, line.bound)
+            _, _, front = line.fronts[0]
+            if now != place:
+                heapq.heapreplace(heap, (now, tenant, line))
+            elif not self._open(front.lane) or front.bound == EMPTY:
+                # It opens no more: within a claim, usage only grows.
+                heapq.heappop(line.fronts)
             elif not front.known:
                 self._read(heap)
-            elif front.bound != bound:
-                heapq.heapreplace(heap, (front.bound, front.lane.id, front))
-            elif bound >= unseen:
+            elif front.bound != line.bound:
+                heapq.heapreplace(line.fronts, (front.bound, front.lane.id, front))
+            elif unseen is not None and place >= unseen:
                 break
             else:
                 return front
-        self.short = self.short or unseen < EMPTY
+        self.short = self.short or unseen is not None
         return None
 
     def raised_heads(self) -> list[tuple[Lane, int]]:
@@ -178,14 +219,18 @@ class _Choice:
     def _take(self, front: _Front) -> int:
         run = front.ready[front.taken].run
         front.taken += 1
-        self.found.usage.add(front.lane)
+        self.turn += 1
+        self.found.usage.start(front.lane)
+        self.found.turns.serve(front.lane.tenant, self.turn)
         self.suspect = self.suspect or front.lane.suspect
         return run
 
-    def _read(self, heap: list[tuple[int, int, _Front]]) -> None:
-        """Read the first unread lane of ``heap``, and the ones after it that fit into the same round trip."""
+    def _read(self, heap: _Lines) -> None:
+        """Read the first unread lane of ``heap``, and those that may be next, as far as they fit into a round trip."""
         size = self.database.engine.lanes_at_once(self.limit)
-        nearest = heapq.nsmallest(size, heap) if size > 1 else heap[:1]
+        first = heap[0][2]
+        nearest = [line.fronts[0] for _, _, line in heapq.nsmallest(size // 2 + 1, heap)[1:] if line.fronts]
+        nearest += heapq.nsmallest(size - len(nearest), first.fronts)
         fronts = [front for _, _, front in nearest if not front.known and self._open(front.lane)]
         # One more than can be taken says whether there is more.
         count = self.limit + 1

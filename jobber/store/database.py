@@ -39,13 +39,15 @@ class Database:
     Parameters:
         url: SQLAlchemy URL of SQLite (a file), PostgreSQL, MySQL or MariaDB.
         pool_size: connections at most.
+        events: whether changes of state go to the outbox, for the broker to be told.
 
     Raises:
         ConfigError: the URL names another engine, or SQLite without a file.
     """
 
-    def __init__(self, url: str, *, pool_size: int) -> None:
+    def __init__(self, url: str, *, pool_size: int, events: bool = False) -> None:
         parsed = make_url(url)
+        self.events = events
         self.engine = engine_of(parsed)
         parsed, options = self.engine.settings(parsed)
         # Errors are chained for the log, and arguments of jobs are not for the log.

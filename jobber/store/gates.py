@@ -1,4 +1,4 @@
-"""What can hold jobs back: limits and pauses of queues, databases, tasks and groups, and how full each is.
+"""What can hold jobs back: limits and pauses of queues, databases, tasks, groups and tenants, and how full each is.
 
 All gates are few; every process keeps them in memory as one immutable snapshot, and the version in the ``dispatch``
 row says whether it is still true. Groups come and go by the thousand: their limits are not among them, but travel with
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, literal, select, union_all, update
 
 from jobber.jobs import Job
 from jobber.store.database import Database
-from jobber.store.schema import dispatch
+from jobber.store.rates import Rate, set_rates
+from jobber.store.schema import dispatch, rates, tenants
 from jobber.store.schema import gates as table
 
 
@@ -28,6 +29,8 @@ class GateKind(StrEnum):
     DATABASE = "database"
     TASK = "task"
     GROUP = "group"  # its name is the number of the group's run
+    TENANT = "tenant"  # the limits of the one named "" are those of every tenant that has none of its own
+    TOTAL = "total"  # all jobs; its name is ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,20 @@ class Gate:
     name: str
 
 
+#: What all jobs pass.
+TOTAL = Gate(GateKind.TOTAL, "")
+#: Whose limits are those of every tenant without its own.
+EACH_TENANT = Gate(GateKind.TENANT, "")
+#: A limit of a tenant: none, whatever that of every tenant is.
+UNLIMITED = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Why a job does not run now: an item of ``waiting_for``.
 
     Parameters:
-        kind: a ``GateKind``'s value, ``start`` or ``parent``.
+        kind: a ``GateKind``'s value, ``rate``, ``start`` or ``parent``.
         name: of the gate.
         text: for people.
     """
@@ -61,14 +72,31 @@ class GateState:
         limit: jobs running at a time; 0 is no limit.
         paused: whether none may start.
         reason: why it is paused, for people.
+        pending: jobs that may wait; 0 is any number.
     """
 
     limit: int = 0
     paused: bool = False
     reason: str = ""
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one gate in the config.
+
+    Parameters:
+        running: jobs at a time; 0 is no limit.
+        pending: jobs that may wait; 0 is any number.
+    """
+
+    running: int = 0
+    pending: int = 0
 
 
 _OPEN = GateState()
+#: Kinds of gates whose limits are all in the config of every instance: one that it does not name has none.
+CONFIGURED = frozenset({GateKind.QUEUE, GateKind.TENANT, GateKind.TOTAL})
 
 
 class Passing(Protocol):
@@ -81,6 +109,8 @@ class Passing(Protocol):
     @property
     def db(self) -> str: ...
     @property
+    def tenant(self) -> str: ...
+    @property
     def job_group(self) -> str: ...
     @property
     def group_limit(self) -> int: ...
@@ -88,26 +118,56 @@ class Passing(Protocol):
 
 def gates_of(passing: Passing) -> tuple[Gate, ...]:
     """Return every gate that a job or a lane passes."""
-    gates = (
+    gates = [
         Gate(GateKind.QUEUE, passing.queue),
         Gate(GateKind.DATABASE, passing.db),
         Gate(GateKind.TASK, passing.task),
-    )
-    return (*gates, Gate(GateKind.GROUP, passing.job_group)) if passing.job_group else gates
+    ]
+    if passing.job_group:
+        gates.append(Gate(GateKind.GROUP, passing.job_group))
+    if passing.tenant:
+        gates.append(Gate(GateKind.TENANT, passing.tenant))
+    return (*gates, TOTAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """All gates that have a limit or are paused, as of one version."""
+    """All gates that have a limit or are paused, as of one version.
+
+    Parameters:
+        rated: databases with a rate.
+        tenants: whether any lane is, or ever was, one of a tenant.
+    """
 
     version: int
     states: Mapping[Gate, GateState] = field(default_factory=dict)
+    rated: frozenset[str] = frozenset()
+    tenants: bool = False
+
+    def state(self, gate: Gate) -> GateState:
+        """Return the setting of a gate, of a tenant without the limits that all have."""
+        return self.states.get(gate, _OPEN)
+
+    def limit(self, gate: Gate) -> int:
+        """Return how many jobs may run behind a gate at a time; 0 is no limit."""
+        limit = self.state(gate).limit
+        if not limit and gate.kind is GateKind.TENANT:
+            limit = self.state(EACH_TENANT).limit
+        return max(limit, 0)
+
+    def pending_limit(self, gate: Gate) -> int:
+        """Return how many jobs may wait behind a gate; 0 is any number."""
+        limit = self.state(gate).pending
+        if not limit and gate.kind is GateKind.TENANT:
+            limit = self.state(EACH_TENANT).pending
+        return max(limit, 0)
 
     def limited(self, passing: Passing) -> Iterator[tuple[Gate, int]]:
         """Yield the gates with a limit on the way of ``passing``."""
+        if not self.states and not passing.group_limit:
+            return
         for gate in gates_of(passing):
-            state = self.states.get(gate, _OPEN)
-            if limit := passing.group_limit if gate.kind is GateKind.GROUP else state.limit:
+            if limit := passing.group_limit if gate.kind is GateKind.GROUP else self.limit(gate):
                 yield gate, limit
 
     def paused(self, kind: GateKind) -> list[str]:
@@ -116,12 +176,18 @@ class Gates:
 
 
 class Usage:
-    """How many jobs run behind each gate that has a limit."""
+    """How many jobs run behind each gate that has a limit, and how many may start now on each database with a rate.
 
-    def __init__(self, gates: Gates) -> None:
+    Parameters:
+        rates: by database.
+    """
+
+    def __init__(self, gates: Gates, rates: Mapping[str, Rate] | None = None) -> None:
         self.gates = gates
         self.running: Counter[Gate] = Counter()
+        self.rates = rates or {}
         self._limits: dict[Gate, int] = {}
+        self.starts: Counter[str] = Counter()  # by database
 
     def add(self, passing: Passing, count: int = 1) -> None:
         """Count ``count`` more running jobs."""
@@ -129,27 +195,53 @@ class Usage:
             self.running[gate] += count
             self._limits[gate] = limit
 
+    def start(self, passing: Passing) -> None:
+        """Count one more that starts now."""
+        self.add(passing)
+        if passing.db in self.rates:
+            self.starts[passing.db] += 1
+
     def free(self, passing: Passing) -> bool:
-        """Whether one more may start as far as limits go."""
+        """Whether one more may start as far as limits and rates go."""
+        if self._is_short(passing.db):
+            return False
         return all(self.running[gate] < limit for gate, limit in self.gates.limited(passing))
 
     def full(self) -> list[Gate]:
-        """Return the gates whose limit is reached."""
-        return [gate for gate, count in self.running.items() if count >= self._limits[gate]]
+        """Return the gates behind which nothing may start now for a limit or a rate that is reached."""
+        full = [gate for gate, count in self.running.items() if count >= self._limits[gate]]
+        return [*full, *(Gate(GateKind.DATABASE, db) for db in self.rates if self._is_short(db))]
+
+    def _is_short(self, db: str) -> bool:
+        rate = self.rates.get(db)
+        return rate is not None and self.starts[db] >= rate.allowed
 
     def holds(self, job: Job) -> list[Hold]:
-        """Return what holds ``job`` back now: pauses and full limits."""
+        """Return what holds ``job`` back now: pauses, full limits and rates."""
         found = []
         limits = dict(self.gates.limited(job))
         for gate in gates_of(job):
             kind, name = gate.kind.value, job.group_id if gate.kind is GateKind.GROUP else gate.name
-            state = self.gates.states.get(gate, _OPEN)
+            state = self.gates.state(gate)
             if state.paused:
                 why = f": {state.reason}" if state.reason else ""
-                found.append(Hold(kind, name, f"{kind} {name} is paused{why}"))
+                found.append(Hold(kind, name, f"{_paused(gate)} is paused{why}"))
             elif gate in limits and self.running[gate] >= limits[gate]:
-                found.append(Hold(kind, name, f"{name}: {self.running[gate]} of {limits[gate]} running"))
+                text = f"{_full(gate, name)}: {self.running[gate]} of {limits[gate]} running"
+                found.append(Hold(kind, name, text))
+        if self._is_short(job.db):
+            found.append(Hold("rate", job.db, f"{job.db}: {self.rates[job.db].text()}"))
         return found
+
+
+def _paused(gate: Gate) -> str:
+    return "all" if gate.kind is GateKind.TOTAL else f"{gate.kind.value} {gate.name}"
+
+
+def _full(gate: Gate, name: str) -> str:
+    if gate.kind is GateKind.TENANT:
+        return f"tenant {name}"
+    return "all jobs" if gate.kind is GateKind.TOTAL else name
 
 
 class GateBook:
@@ -168,27 +260,54 @@ class GateBook:
         if snapshot.version != version:
             rows = connection.execute(select(table)).all()
             states = {
-                Gate(GateKind(row.kind), row.name): GateState(row.running_limit, row.paused, row.reason) for row in rows
+                Gate(GateKind(row.kind), row.name): GateState(
+                    row.running_limit, row.paused, row.reason, row.pending_limit
+                )
+                for row in rows
             }
+            others = connection.execute(_OTHERS).all()
+            rated = frozenset(name for is_rate, name in others if is_rate)
             # Threads may overwrite each other with an older snapshot: its version then says so.
-            self._snapshot = snapshot = Gates(version, states)
+            self._snapshot = snapshot = Gates(version, states, rated, any(not is_rate for is_rate, _ in others))
         return snapshot
 
     def current(self, connection: Connection) -> Gates:
         """Return the gates as they are now."""
         return self.at(connection, connection.execute(select(dispatch.c.gates_version)).scalar_one())
 
-    def set_limits(self, limits: Mapping[Gate, int]) -> None:
-        """Set the limit of each gate, 0 for none; changes nothing where all are so already."""
+    def set_limits(self, limits: Mapping[Gate, int], pending: Mapping[Gate, int] | None = None) -> None:
+        """Set how many jobs may run, and wait, behind each gate, 0 for any number; changes nothing that is so already.
+
+        The gates that are not named keep theirs.
+        """
 
         def work(connection: Connection) -> None:
             gates = self._locked(connection)
-            changed = {
-                gate: GateState(limit, old.paused, old.reason)
-                for gate, limit in limits.items()
-                if (old := gates.states.get(gate, _OPEN)).limit != limit
+            wanted = {gate: replace(gates.state(gate), limit=limit) for gate, limit in limits.items()}
+            for gate, limit in (pending or {}).items():
+                wanted[gate] = replace(wanted.get(gate, gates.state(gate)), pending=limit)
+            self._save(connection, gates, wanted)
+
+        self._database.write(work)
+
+    def announce(self, limits: Mapping[Gate, Limits], paces: Mapping[str, float]) -> None:
+        """Set the limits and rates of a config; changes nothing that is so already.
+
+        Of the kinds in ``CONFIGURED`` the gates that it does not name lose theirs.
+
+        Parameters:
+            paces: starts per second by database, 0 for any number; others keep theirs.
+        """
+
+        def work(connection: Connection) -> None:
+            gates = self._locked(connection)
+            gone = {gate: Limits() for gate in gates.states if gate.kind in CONFIGURED}
+            wanted = {
+                gate: replace(gates.state(gate), limit=limit.running, pending=limit.pending)
+                for gate, limit in {**gone, **limits}.items()
             }
-            self._save(connection, changed)
+            changed = set_rates(self._database.engine, connection, paces)
+            self._save(connection, gates, wanted, anyway=changed)
 
         self._database.write(work)
 
@@ -196,8 +315,8 @@ class GateBook:
         """Let nothing start behind ``gate``. What runs goes on."""
 
         def work(connection: Connection) -> None:
-            old = self._locked(connection).states.get(gate, _OPEN)
-            self._save(connection, {gate: GateState(old.limit, True, reason)})
+            gates = self._locked(connection)
+            self._save(connection, gates, {gate: replace(gates.state(gate), paused=True, reason=reason)})
 
         self._database.write(work)
 
@@ -205,9 +324,8 @@ class GateBook:
         """Let jobs start behind ``gate`` again."""
 
         def work(connection: Connection) -> None:
-            old = self._locked(connection).states.get(gate, _OPEN)
-            if old.paused:
-                self._save(connection, {gate: GateState(old.limit)})
+            gates = self._locked(connection)
+            self._save(connection, gates, {gate: replace(gates.state(gate), paused=False, reason="")})
 
         self._database.write(work)
 
@@ -216,14 +334,37 @@ class GateBook:
         version = connection.execute(select(dispatch.c.gates_version).with_for_update()).scalar_one()
         return self.at(connection, version)
 
-    def _save(self, connection: Connection, changed: Mapping[Gate, GateState]) -> None:
-        if not changed:
-            return
+    def _save(
+        self, connection: Connection, gates: Gates, wanted: Mapping[Gate, GateState], *, anyway: bool = False
+    ) -> None:
+        """Write the states that are others than they were.
+
+        Parameters:
+            anyway: something else has changed.
+        """
+        changed = {gate: state for gate, state in wanted.items() if state != gates.state(gate)}
         for gate, state in changed.items():
             key = {"kind": gate.kind.value, "name": gate.name}
-            values = {"running_limit": state.limit, "paused": state.paused, "reason": state.reason}
+            values = {
+                "running_limit": state.limit,
+                "paused": state.paused,
+                "reason": state.reason,
+                "pending_limit": state.pending,
+            }
             if state == _OPEN:
                 connection.execute(delete(table).filter_by(**key))
             else:
                 connection.execute(self._database.engine.upsert(table, key, values))
-        connection.execute(update(dispatch).values(gates_version=dispatch.c.gates_version + 1))
+        if changed or anyway:
+            bump_version(connection)
+
+
+def bump_version(connection: Connection) -> None:
+    """Tell every process that the gates are others."""
+    connection.execute(update(dispatch).values(gates_version=dispatch.c.gates_version + 1))
+
+
+#: What else there is to know: databases with a rate, and whether there are tenants.
+_OTHERS = union_all(
+    select(literal(True), rates.c.db), select(literal(False), tenants.c.tenant).where(tenants.c.tenant == "")
+)

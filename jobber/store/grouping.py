@@ -15,9 +15,11 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from jobber.jobs import JobState, decode_args, encode_args
 from jobber.store.database import Database
+from jobber.store.history import tell_of_group
 from jobber.store.lanes import Woken
+from jobber.store.readying import make_ready
 from jobber.store.returning import Change
-from jobber.store.schema import finished_jobs, groups, jobs, order
+from jobber.store.schema import finished_jobs, groups, jobs
 
 #: The column of a group that counts the jobs that ended in a state.
 COUNTERS = {JobState.SUCCESS: "succeeded", JobState.FAILURE: "failed", JobState.CANCELLED: "cancelled"}
@@ -58,19 +60,16 @@ class GroupBook:
     def _finish(self, connection: Connection, run: int, group: Row[Any], woken: Woken) -> None:
         now = self._database.engine.now
         connection.execute(update(groups).where(groups.c.run == run).values(live_id=None, finished_at=now))
+        tell_of_group(self._database, connection, run, group.callback_url)
         if group.callback_run is None:
             return
-        wanted = select(jobs.c.args, jobs.c.priority, jobs.c.lane, jobs.c.queue, jobs.c.eta, now.label("now"))
-        callback = connection.execute(wanted.where(jobs.c.run == group.callback_run).with_for_update()).one_or_none()
-        if callback is None:  # cancelled
+        wanted = select(jobs.c.args).where(jobs.c.run == group.callback_run)
+        args = connection.execute(wanted.with_for_update()).scalar_one_or_none()
+        if args is None:  # it is over: cancelled, or what it depends on has failed
             return
-        values: dict[str, Any] = {"args": self._with_outcome(connection, callback.args, run, group)}
-        if callback.eta is not None and callback.eta > callback.now:
-            values["due"] = callback.eta
-        else:
-            values["ord"] = order(callback.priority, group.callback_run)
-            woken.ready(callback.lane, callback.queue, values["ord"])
-        connection.execute(update(jobs).where(jobs.c.run == group.callback_run).values(values))
+        told = update(jobs).where(jobs.c.run == group.callback_run)
+        connection.execute(told.values(args=self._with_outcome(connection, args, run, group)))
+        make_ready(self._database, connection, [group.callback_run], woken)
 
     def _with_outcome(self, connection: Connection, encoded: str, run: int, group: Row[Any]) -> str:
         """Return the args of a callback with what has become of its group in those that ask for it."""
@@ -89,5 +88,8 @@ _COUNT = Change(
     groups,
     groups.c.run == bindparam("of_run"),
     {name: groups.c[name] + bindparam(f"more_{name}") for name in COUNTERS.values()},
-    [groups.c.group_id, groups.c.size, groups.c.callback_run, *(groups.c[name] for name in COUNTERS.values())],
+    [
+        *(groups.c[name] for name in ("group_id", "size", "callback_run", "callback_url")),
+        *(groups.c[name] for name in COUNTERS.values()),
+    ],
 )

@@ -14,13 +14,14 @@ from sqlalchemy import Connection, Select, delete, func, select, update
 from jobber.errors import GroupIsFinished, GroupIsLive, JobIsLive, UnknownGroup
 from jobber.jobs import LIVE, Group, Job, JobState
 from jobber.store.database import Database
-from jobber.store.grouping import COUNTERS, GroupBook
-from jobber.store.history import forget, move
+from jobber.store.ending import CANCELLED_BY_REQUEST, EndBook
+from jobber.store.events import EventBook
+from jobber.store.grouping import COUNTERS
+from jobber.store.history import forget
 from jobber.store.lanes import LaneBook, Woken
 from jobber.store.reading import known, live_jobs, newest, select_live
 from jobber.store.records import job_of
 from jobber.store.schema import finished_jobs, groups, jobs
-from jobber.store.transitions import CANCELLED_BY_REQUEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,22 @@ class CancelledGroup:
 class Groups:
     """Reads, cancels and forgets groups."""
 
-    def __init__(self, database: Database, lanes: LaneBook, book: GroupBook) -> None:
+    def __init__(self, database: Database, *, lanes: LaneBook, ends: EndBook, events: EventBook) -> None:
         self._database = database
         self._lanes = lanes
-        self._book = book
+        self._ends = ends
+        self._events = events
 
     def get(self, group_id: str, *, jobs: bool = True) -> Group:
         """Return the group of an ID, on request without its jobs. Raises UnknownGroup."""
         return self._group(_newest(group_id), f"there is no group {group_id}", jobs=jobs)
+
+    @staticmethod
+    def look(connection: Connection, run: int) -> Group:
+        """Return a run of a group with its jobs, as a transaction that made it sees them."""
+        group = _look(connection, _with_counts().where(groups.c.run == run), jobs=True)
+        assert group is not None  # noqa: S101
+        return group
 
     def live(self, group_ids: Collection[str]) -> set[str]:
         """Return which of these IDs have a group that is not finished; one query for all."""
@@ -122,17 +131,17 @@ class Groups:
             if found is None:
                 return None, [], woken
             # All jobs first, then the group: in the order in which whoever ends a job takes them.
-            members = select(jobs.c.run, jobs.c.state).where(jobs.c.group_run == found).order_by(jobs.c.run)
-            rows = connection.execute(members.with_for_update()).all()
+            members = select(jobs.c.run, jobs.c.state, jobs.c.cancel_requested).where(jobs.c.group_run == found)
+            rows = connection.execute(members.order_by(jobs.c.run).with_for_update()).all()
             started = [row.run for row in rows if row.state == JobState.STARTED.value]
+            asked = [row.run for row in rows if row.state == JobState.STARTED.value and not row.cancel_requested]
             waiting = [row.run for row in rows if row.state != JobState.STARTED.value]
             engine = self._database.engine
-            if started:
+            if asked:
                 ask = update(jobs).where(engine.among(jobs.c.run, "runs")).values(cancel_requested=True)
-                connection.execute(ask, {"runs": engine.many(started)})
-            if waiting:
-                move(self._database, connection, waiting, CANCELLED_BY_REQUEST)
-            self._book.settle(connection, [(found, JobState.CANCELLED)] * len(waiting), woken)
+                connection.execute(ask, {"runs": engine.many(asked)})
+                self._events.note(connection, asked, "cancel_requested")
+            self._ends.end(connection, [(run, found) for run in waiting], CANCELLED_BY_REQUEST, woken)
             self._lanes.wake(connection, woken)
             return found, started, woken
 

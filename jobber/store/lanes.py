@@ -23,8 +23,11 @@ from sqlalchemy import (
 )
 
 from jobber.store.database import Database, TryAgain
-from jobber.store.gates import Passing
-from jobber.store.schema import EMPTY, jobs, lanes
+from jobber.store.gates import Passing, bump_version
+from jobber.store.schema import EMPTY, jobs, lanes, tenants
+
+#: Lanes whose IDs are remembered, before all are forgotten: a process that lives for long may see very many tenants.
+REMEMBERED = 10_000
 
 
 class LaneKey(NamedTuple):
@@ -35,11 +38,12 @@ class LaneKey(NamedTuple):
     db: str
     job_group: str = ""
     suspect: bool = False
+    tenant: str = ""
 
 
 def key_of(job: Passing, *, suspect: bool = False) -> LaneKey:
     """Return the key of the lane that a job belongs to."""
-    return LaneKey(job.queue, job.task, job.db, job.job_group, suspect)
+    return LaneKey(job.queue, job.task, job.db, job.job_group, suspect, job.tenant)
 
 
 class Woken:
@@ -69,6 +73,9 @@ _WAKE = (
 )
 
 
+_ANY_TENANTS = select(tenants.c.tenant).where(tenants.c.tenant == "")
+
+
 class LaneBook:
     """Finds the lanes of jobs; remembers their IDs, which are never used twice."""
 
@@ -84,17 +91,22 @@ class LaneBook:
         Parameters:
             group_limit: of the one group that lanes among these are of.
         """
-        found = {key: self._ids[key] for key in keys if key in self._ids}
+        known = self._ids  # which another thread may replace meanwhile, but never empties
+        found = {key: known[key] for key in keys if key in known}
         missing = sorted(key for key in keys if key not in found)
         if missing:
             committed = self._find(connection, missing)
             # Lanes of groups are not remembered: they are asked for once, and never forgotten they would pile up.
+            if len(self._ids) >= REMEMBERED:
+                self._ids = {}
             self._ids.update({key: id_ for key, id_ in committed.items() if not key.job_group})
             found.update(committed)
         if missing := [key for key in missing if key not in found]:
-            plain = {"tenant": "", "head": EMPTY, "version": 0}
-            rows = [{**key._asdict(), **plain, "group_limit": group_limit if key.job_group else 0} for key in missing]
+            empty = {"head": EMPTY, "version": 0}
+            rows = [{**key._asdict(), **empty, "group_limit": group_limit if key.job_group else 0} for key in missing]
             connection.execute(self._database.engine.insert_missing(lanes), rows)
+            if any(key.tenant for key in missing):
+                self._note_tenants(connection)
             # Not remembered yet: a rollback would take them back, and SQLite then gives their IDs to others.
             found.update(self._find(connection, missing))
         return found
@@ -109,9 +121,15 @@ class LaneBook:
                 for key in keys[start : start + 100]
             )
             statement = select(lanes.c.id, *(lanes.c[name] for name in LaneKey._fields))
-            for id_, *key in connection.execute(statement.where(or_(*wanted), lanes.c.tenant == "")):
+            for id_, *key in connection.execute(statement.where(or_(*wanted))):
                 found[LaneKey(*key)] = id_
         return found
+
+    def _note_tenants(self, connection: Connection) -> None:
+        """Tell all claims, by a new version of the gates, that from now on there are tenants."""
+        if not connection.execute(_ANY_TENANTS).first():
+            connection.execute(self._database.engine.insert_missing(tenants), {"tenant": "", "served": 0})
+            bump_version(connection)
 
     def wake(self, connection: Connection, woken: Woken) -> None:
         """Lower the head of each lane to the smallest ``ord`` that became ready in it; bump its version.
@@ -126,7 +144,7 @@ class LaneBook:
             return
         rows = [{"lane": lane, "ready": ord_} for lane, ord_ in sorted(woken.heads.items())]
         if connection.execute(_WAKE, rows if len(rows) > 1 else rows[0]).rowcount != len(rows):
-            self._ids.clear()
+            self._ids = {}
             raise TryAgain
 
     def drop_idle(self, connection: Connection) -> int:
@@ -148,3 +166,16 @@ class LaneBook:
         idle = same.difference(used)
         connection.execute(delete(lanes).where(among), {"ids": engine.many(idle)})
         return len(idle)
+
+    def forget_tenants(self, connection: Connection) -> None:
+        """Forget whose turn it was among tenants that have no jobs: if they come again, it is theirs.
+
+        In a short transaction of its own: should one of them come now, a claim, which holds everybody up, waits for it.
+        """
+        # In two statements: MySQL would lock the lanes that a DELETE looks at.
+        idle = select(tenants.c.tenant).where(
+            tenants.c.tenant != "", ~exists().where(lanes.c.tenant == tenants.c.tenant)
+        )
+        if names := connection.execute(idle).scalars().all():
+            among = self._database.engine.among(tenants.c.tenant, "names")
+            connection.execute(delete(tenants).where(among), {"names": self._database.engine.many(names)})

@@ -6,10 +6,8 @@ from there to the history, so one that is not found in the one is in the other b
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Select, and_, func, or_, select
@@ -18,11 +16,11 @@ from jobber.errors import JobIsLive, ResultsUnavailable, UnknownJob
 from jobber.jobs import Job, JobState, Micros
 from jobber.store.database import Database
 from jobber.store.gates import GateBook, Hold
+from jobber.store.holding import own_holds
 from jobber.store.records import job_of
 from jobber.store.schema import (
     RUN_COLUMNS,
     finished_jobs,
-    groups,
     jobs,
     rates,
     running,
@@ -30,7 +28,7 @@ from jobber.store.schema import (
     workers,
 )
 from jobber.store.surveying import open_queues, survey
-from jobber.store.workers import is_out
+from jobber.store.workers import is_out, is_served
 
 #: Columns of a live run: progress comes from its running row while it has one.
 _LIVE = (
@@ -39,6 +37,7 @@ _LIVE = (
     func.coalesce(running.c.bytes, jobs.c.bytes_so_far).label("bytes_so_far"),
     func.coalesce(running.c.phase, "").label("phase"),
     running.c.total,
+    func.coalesce(running.c.total_basis, "").label("total_basis"),
     jobs.c.paused,
 )
 
@@ -48,10 +47,11 @@ def select_live() -> Select[Any]:
     return select(*_LIVE).select_from(jobs.outerjoin(running, running.c.run == jobs.c.run))
 
 
-def live_jobs(connection: Connection, statement: Select[Any]) -> list[Job]:
+def live_jobs(connection: Connection, statement: Select[Any], values: Mapping[str, Any] | None = None) -> list[Job]:
     """Return the jobs that a ``select_live`` finds."""
-    rows = connection.execute(statement).mappings()
-    return [job_of(row, phase=row["phase"], total=row["total"], paused=row["paused"]) for row in rows]
+    rows = connection.execute(statement, values).mappings()
+    told = ("phase", "total", "total_basis", "paused")
+    return [job_of(row, **{name: row[name] for name in told}) for row in rows]
 
 
 def newest(connection: Connection, live: ColumnElement[bool], finished: ColumnElement[bool]) -> Job | None:
@@ -61,6 +61,13 @@ def newest(connection: Connection, live: ColumnElement[bool], finished: ColumnEl
     history = select(finished_jobs).where(finished).order_by(finished_jobs.c.run.desc()).limit(1)
     row = connection.execute(history).mappings().one_or_none()
     return None if row is None else job_of(row)
+
+
+def finished_runs(database: Database, connection: Connection, runs: Collection[int]) -> dict[int, Job]:
+    """Return those of some runs that are finished."""
+    history = select(finished_jobs).where(database.engine.among(finished_jobs.c.run, "runs"))
+    rows = connection.execute(history, {"runs": database.engine.many(runs)}).mappings()
+    return {row["run"]: job_of(row) for row in rows}
 
 
 def known(database: Database, column: Column[Any], ids: Collection[str]) -> set[str]:
@@ -157,6 +164,7 @@ class Reader:
             .where(
                 or_(ended.finished_at > since, and_(ended.finished_at == since, ended.run > after)),
                 ended.state != JobState.SUCCESS.value,
+                ended.attempt > 0,  # some end as others did, without having run
                 or_(ended.rescues > 0, ended.attempt > 1, ended.error_code == ResultsUnavailable.code),
             )
             .order_by(ended.finished_at, ended.run)
@@ -178,10 +186,10 @@ class Reader:
         return {(run, attempt) for run, attempt in found}.intersection(attempts)
 
     def pending(self, queue: str, *, limit: int) -> list[Job]:
-        """Return the waiting jobs of a queue as they will run.
+        """Return the waiting jobs of a queue as they will run, but for turns among tenants.
 
-        The ready ones in order, then the delayed ones by time, then callbacks that wait for their groups. What holds
-        single jobs back (a limit, a pause) is not looked at.
+        The ready ones in order, then the delayed ones by time, then those that wait for others, or are paused. What
+        holds many back at once (a limit, a pause) is not looked at.
         """
         ready = select_live().where(jobs.c.queue == queue, jobs.c.ord.is_not(None)).order_by(jobs.c.ord)
         waiting = jobs.c.queue == queue, jobs.c.ord.is_(None), jobs.c.state != JobState.STARTED.value
@@ -204,12 +212,10 @@ class Reader:
             return []
 
         def work(connection: Connection) -> list[Hold]:
-            due = connection.execute(select(jobs.c.due).where(jobs.c.run == job.run)).scalar_one_or_none()
             gates = self._gates.current(connection)
             usage = survey(self._database, connection, gates, most=0).usage
             return [
-                *_start_hold(job, due),
-                *_group_hold(connection, job),
+                *own_holds(connection, self._database.engine, job),
                 *self._unserved_hold(connection, job),
                 *usage.holds(job),
             ]
@@ -218,8 +224,7 @@ class Reader:
 
     def _unserved_hold(self, connection: Connection, job: Job) -> list[Hold]:
         """Say so if no live worker serves the job's queue: nothing else will ever make it run."""
-        alive = select(workers.c.queues).where(~workers.c.dead, workers.c.lease_until > self._database.engine.now)
-        if any(job.queue in json.loads(queues) for queues in connection.execute(alive).scalars()):
+        if is_served(connection, self._database.engine, job.queue):
             return []
         return [Hold("queue", job.queue, f"no worker serves the queue {job.queue}")]
 
@@ -246,21 +251,3 @@ class Reader:
         runs = select(running.c.run).select_from(holder).where(out)
         statement = select_live().where(jobs.c.run.in_(runs)).order_by(jobs.c.run)
         return self._database.read(lambda connection: live_jobs(connection, statement))
-
-
-def _group_hold(connection: Connection, job: Job) -> list[Hold]:
-    """Say so if the job is the callback of a group that is not finished."""
-    if not job.group_id or job.group_run is not None:
-        return []
-    done = groups.c.succeeded + groups.c.failed + groups.c.cancelled
-    callback = groups.c.live_id == job.group_id, groups.c.callback_run == job.run
-    row = connection.execute(select(done, groups.c.size).where(*callback)).one_or_none()
-    return [Hold("parent", job.group_id, f"group {job.group_id}: {row[0]} of {row[1]} jobs finished")] if row else []
-
-
-def _start_hold(job: Job, due: Micros | None) -> list[Hold]:
-    if due is None:
-        return []
-    at = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=due)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    what = "the next attempt" if job.state is JobState.RETRY else "its start time"
-    return [Hold("start", at, f"{what} is due at {at}")]

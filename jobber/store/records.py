@@ -133,6 +133,7 @@ def job_as_submitted(new: NewJob, run: int, now: Micros, group: Membership = OUT
         rows_so_far=0,
         bytes_so_far=0,
         total=None,
+        total_basis="",
         paused=None,
         rows=None,
         columns=(),
@@ -147,13 +148,18 @@ def job_as_submitted(new: NewJob, run: int, now: Micros, group: Membership = OUT
 
 
 def job_of(
-    row: Mapping[str, Any] | RowMapping, *, phase: str = "", total: int | None = None, paused: str | None = None
+    row: Mapping[str, Any] | RowMapping,
+    *,
+    phase: str = "",
+    total: int | None = None,
+    total_basis: str = "",
+    paused: str | None = None,
 ) -> Job:
     """Return the job that a row with the columns of a run describes.
 
     Parameters:
         row: by column name; further keys are ignored.
-        phase, total: of the running attempt.
+        phase, total, total_basis: of the running attempt.
         paused: why it is paused, None if it is not.
     """
     values = {name: row[name] for name in RUN_COLUMNS}
@@ -167,7 +173,7 @@ def job_of(
     values["depends_policy"] = Policy(values["depends_policy"] or Policy.SUCCESS)
     values["callback_url"] = values["callback_url"] or ""
     values["reused"] = Reused(**json.loads(values["reused"])) if values["reused"] else None
-    return Job(**values, phase=phase, total=total, paused=paused)
+    return Job(**values, phase=phase, total=total, total_basis=total_basis, paused=paused)
 
 
 def storable(message: str) -> str:

@@ -7,13 +7,32 @@ than the lost one did, as long as fewer than 1,000 jobs a second were submitted 
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Connection, bindparam, column, func, literal, select, table, text, update
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Integer,
+    Select,
+    bindparam,
+    column,
+    func,
+    literal,
+    select,
+    table,
+    text,
+    update,
+)
+
+from jobber.jobs import Micros
 from jobber.store.database import Database
-from jobber.store.schema import counters, run_sequence
+from jobber.store.engines import Engine
+from jobber.store.schema import counters, dispatch, run_sequence
 
 _SEQUENCE = table(run_sequence.name, column("last_value"))
 _KEEP_OUT = text(f"ALTER SEQUENCE {run_sequence.name} NO CYCLE")
+_GATES = select(dispatch.c.gates_version).scalar_subquery()
 _COUNTER = counters.c.name == "run"
 _BUMP = update(counters).where(_COUNTER).values(value=counters.c.value + bindparam("count", type_=BigInteger))
 _BUMP_AND_TELL = (
@@ -23,22 +42,47 @@ _BUMP_AND_TELL = (
 )
 
 
-def next_runs(database: Database, connection: Connection, count: int) -> tuple[list[int], int]:
+class Begun(NamedTuple):
+    """What a transaction that adds runs begins with.
+
+    Parameters:
+        runs: new numbers, growing.
+        gates: the version of the gates.
+    """
+
+    runs: list[int]
+    now: Micros
+    gates: int
+
+
+def next_runs(database: Database, connection: Connection, count: int) -> tuple[list[int], Micros]:
     """Return ``count`` new run numbers, growing, and the time. The first thing that a transaction does."""
+    runs, now, _ = begin(database, connection, count)
+    return runs, now
+
+
+def begin(database: Database, connection: Connection, count: int) -> Begun:
+    """Return ``count`` new run numbers, the time, and the version of the gates; in one round trip with the numbers."""
     engine = database.engine
     if engine.sequences:
-        series = func.generate_series(1, count).table_valued("n")
-        rows = connection.execute(select(run_sequence.next_value(), engine.now).select_from(series)).all()
-        return sorted(row[0] for row in rows), rows[0][1]
+        rows = connection.execute(_numbers(engine), {"count": count}).all()
+        return Begun(sorted(row[0] for row in rows), *rows[0][1:])
     if engine.returning:
-        bump = _BUMP.returning(counters.c.value, engine.now)
-        last, now = connection.execute(bump, {"count": count}).one()
+        bump = _BUMP.returning(counters.c.value, engine.now, _GATES)
+        last, now, gates = connection.execute(bump, {"count": count}).one()
     else:
         # Committed at once: nobody waits for the lock of this one row until a bulk is in.
         connection.execute(_BUMP_AND_TELL, {"count": count})
         connection.exec_driver_sql("COMMIT AND CHAIN")
-        last, now = connection.execute(select(func.last_insert_id(), engine.now)).one()
-    return list(range(last - count + 1, last + 1)), now
+        last, now, gates = connection.execute(select(func.last_insert_id(), engine.now, _GATES)).one()
+    return Begun(list(range(last - count + 1, last + 1)), now, gates)
+
+
+@lru_cache(maxsize=4)
+def _numbers(engine: Engine) -> Select[Any]:
+    """Return the statement that takes ``count`` numbers from the sequence."""
+    series = func.generate_series(1, bindparam("count", type_=Integer())).table_valued("n")
+    return select(run_sequence.next_value(), engine.now, _GATES).select_from(series)
 
 
 def catch_up(database: Database) -> None:

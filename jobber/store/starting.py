@@ -1,12 +1,18 @@
-"""What a claim writes: the dispatch lock, the jobs that start, their slots, the heads of their lanes."""
+"""What a claim writes: the dispatch lock, the jobs that start, their slots, the heads of their lanes.
+
+Where there are tenants or rates, also whose turn it was, and what is left of the rates.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Connection,
     Row,
     RowMapping,
@@ -20,15 +26,51 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from jobber.errors import Fenced
 from jobber.jobs import JobState
 from jobber.store.database import Database, TryAgain
 from jobber.store.engines import Engine
+from jobber.store.outbox import Outbox, copying
+from jobber.store.rates import SPEND
 from jobber.store.returning import Change
-from jobber.store.schema import RUN_COLUMNS, dispatch, jobs, lanes, running, workers
+from jobber.store.schema import RUN_COLUMNS, dispatch, jobs, lanes, rates, running, tenants, workers
 from jobber.store.surveying import Lane
+
+
+class Entry(NamedTuple):
+    """What a claim finds when it has the dispatch lock.
+
+    Parameters:
+        version: of the gates.
+        turn: jobs of tenants that were started so far.
+        name: of the worker.
+    """
+
+    version: int
+    turn: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a claim has decided.
+
+    Parameters:
+        chosen: the runs to start.
+        heads: better lower bounds of lanes.
+        served: the turn in which each tenant was last served; empty where there are no tenants.
+        turn: the last one that was taken.
+        spent: rows of ``SPEND``.
+    """
+
+    chosen: Sequence[tuple[Lane, int]]
+    heads: Sequence[tuple[Lane, int]] = ()
+    served: Mapping[str, int] = field(default_factory=dict)
+    turn: int = 0
+    spent: Sequence[Mapping[str, Any]] = ()
 
 
 class Starter:
@@ -36,43 +78,38 @@ class Starter:
 
     def __init__(self, database: Database) -> None:
         engine = self._engine = database.engine
-        self._start_all = _start_at_once(engine) if engine.arrays else None
+        self._told = database.events
+        self._outbox = Outbox(database)
         chosen = engine.among(jobs.c.run, "runs")
         self._start_some = Change(jobs, chosen, _started(engine), _STARTED, still=_READY)
         self._free = select(lanes.c.id).where(engine.among(lanes.c.id, "lanes")).with_for_update(skip_locked=True)
 
-    def enter(self, connection: Connection, worker: int) -> tuple[int, str]:
-        """Lock the dispatch row; return the version of the gates and the worker's name.
+    def enter(self, connection: Connection, worker: int) -> Entry:
+        """Lock the dispatch row.
 
         Raises:
             Fenced: the worker was declared dead, or never registered.
         """
         who = {"worker": worker}
         if self._engine.locks_one_table:
-            version, name = connection.execute(_ENTER, who).one()
+            version, turn, name = connection.execute(_ENTER, who).one()
         else:
-            version = connection.execute(_LOCK).scalar_one()
+            version, turn = connection.execute(_LOCK).one()
             name = connection.execute(_NAME, who).scalar_one_or_none()
         if name is None:
             raise Fenced("this worker was declared dead; it must register again")
-        return version, name
+        return Entry(version, turn, name)
 
-    def start(
-        self,
-        connection: Connection,
-        worker: int,
-        name: str,
-        chosen: Sequence[tuple[Lane, int]],
-        heads: Sequence[tuple[Lane, int]],
-    ) -> dict[int, RowMapping]:
+    def start(self, connection: Connection, worker: int, name: str, decision: Decision) -> dict[int, RowMapping]:
         """Start the chosen runs, note them as running, raise the heads; return the rows of the runs.
 
         Raises:
             TryAgain: one of them was cancelled between the look and the start.
         """
+        chosen, heads = decision.chosen, decision.heads
         if not chosen and not heads:
             return {}
-        if self._start_all is not None:
+        if self._engine.arrays:
             parameters = {
                 "runs": [run for _, run in chosen],
                 "by": name,
@@ -81,31 +118,40 @@ class Starter:
                 "versions": [lane.version for lane, _ in heads],
                 "heads": [head for _, head in heads],
             }
-            rows: Sequence[Row[Any]] = connection.execute(self._start_all, parameters).all()
+            if decision.served:
+                parameters |= {
+                    "tenants": list(decision.served),
+                    "served": list(decision.served.values()),
+                    "turn": decision.turn,
+                }
+            if decision.spent:
+                parameters |= {f"{key}s": [row[key] for row in decision.spent] for key in ("of_db", "next", "short")}
+            statement = _start_at_once(self._engine, bool(decision.served), bool(decision.spent), self._told)
+            rows: Sequence[Row[Any]] = connection.execute(statement, parameters).all()
         else:
-            rows = self._start_in_steps(connection, worker, name, chosen, heads)
+            rows = self._start_in_steps(connection, worker, name, decision)
+            self._outbox.note(connection, [row.run for row in rows], "started")
         if len(rows) != len(chosen):
             raise TryAgain
         return {row.run: row._mapping for row in rows}
 
-    def _start_in_steps(
-        self,
-        connection: Connection,
-        worker: int,
-        name: str,
-        chosen: Sequence[tuple[Lane, int]],
-        heads: Sequence[tuple[Lane, int]],
-    ) -> Sequence[Row[Any]]:
+    def _start_in_steps(self, connection: Connection, worker: int, name: str, decision: Decision) -> Sequence[Row[Any]]:
         rows: Sequence[Row[Any]] = []
-        if chosen:
-            which = {"runs": self._engine.many([run for _, run in chosen]), "by": name}
+        if decision.chosen:
+            which = {"runs": self._engine.many([run for _, run in decision.chosen]), "by": name}
             rows = self._start_some(self._engine, connection, which)
         if rows:
             slots = [
                 {**_IDLE, "run": row.run, "attempt": row.attempt, "worker": worker, "lane": row.lane} for row in rows
             ]
             connection.execute(_NOTE, slots)
-        self._raise(connection, heads)
+        if decision.served:
+            for tenant, turn in decision.served.items():
+                connection.execute(self._engine.upsert(tenants, {"tenant": tenant}, {"served": turn}))
+            connection.execute(_TURN, {"turn": decision.turn})
+        if decision.spent:
+            connection.execute(SPEND, decision.spent)
+        self._raise(connection, decision.heads)
         return rows
 
     def _raise(self, connection: Connection, heads: Sequence[tuple[Lane, int]]) -> None:
@@ -121,15 +167,16 @@ class Starter:
 
 
 _ENTER = (
-    select(dispatch.c.gates_version, workers.c.name)
+    select(dispatch.c.gates_version, dispatch.c.turn, workers.c.name)
     .select_from(dispatch.outerjoin(workers, and_(workers.c.id == bindparam("worker"), ~workers.c.dead)))
     .with_for_update(of=dispatch)
 )
-_LOCK = select(dispatch.c.gates_version).with_for_update()
+_LOCK = select(dispatch.c.gates_version, dispatch.c.turn).with_for_update()
 _NAME = select(workers.c.name).where(workers.c.id == bindparam("worker"), ~workers.c.dead)
 _READY = jobs.c.ord.is_not(None)
 _STARTED = (*(jobs.c[column] for column in RUN_COLUMNS), jobs.c.lane)
 _NOTE = insert(running)
+_TURN = update(dispatch).values(turn=bindparam("turn"))
 _IDLE = {"phase": "", "rows": 0, "bytes": 0}
 _RAISE = (
     update(lanes)
@@ -151,8 +198,14 @@ def _started(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _start_at_once(engine: Engine) -> Any:
-    """Return the statement that does all that a claim writes: one round trip while the dispatch lock is held."""
+@lru_cache(maxsize=8)
+def _start_at_once(engine: Engine, in_turn: bool, rated: bool, told: bool) -> Any:
+    """Return the statement that does all that a claim writes: one round trip while the dispatch lock is held.
+
+    Parameters:
+        in_turn, rated: whether tenants were served, and rates spent.
+        told: whether the broker is to be told.
+    """
     numbers = ARRAY(BigInteger)
     chosen = engine.among(jobs.c.run, "runs")
     started = update(jobs).where(chosen, _READY).values(_started(engine)).returning(*_STARTED).cte("started")
@@ -181,4 +234,28 @@ def _start_at_once(engine: Engine) -> Any:
         .where(lanes.c.id == raised.c.id, lanes.c.version == raised.c.version, lanes.c.id.in_(select(free.c.id)))
         .values(head=raised.c.head)
     )
-    return select(started).add_cte(noted.cte("noted"), raising.cte("raising"))
+    parts = [noted.cte("noted"), raising.cte("raising")]
+    if in_turn:
+        parts += [_serve().cte("serving"), _TURN.cte("turned")]
+    if rated:
+        parts.append(_spend().cte("spending"))
+    if told:
+        parts.append(copying(started, cast(literal("started"), Text), engine.now).cte("told"))
+    return select(started).add_cte(*parts)
+
+
+def _serve() -> Any:
+    served = func.unnest(_array("tenants", Text()), _array("served")).table_valued("tenant", "served", name="turns")
+    row = postgresql.insert(tenants).from_select(["tenant", "served"], select(served.render_derived()))
+    return row.on_conflict_do_update(index_elements=["tenant"], set_={"served": row.excluded.served})
+
+
+def _spend() -> Any:
+    arrays = _array("of_dbs", Text()), _array("nexts"), _array("shorts")
+    spent = func.unnest(*arrays).table_valued("db", "next_at", "short", name="spent").render_derived()
+    values = {"next_at": spent.c.next_at, "short_until": func.coalesce(spent.c.short, rates.c.short_until)}
+    return update(rates).where(rates.c.db == spent.c.db).values(values)
+
+
+def _array(name: str, of: Any = None) -> BindParameter[Any]:
+    return bindparam(name, type_=ARRAY(of or BigInteger()))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, insert
@@ -13,13 +15,22 @@ from sqlalchemy.exc import IntegrityError
 
 from jobber.errors import GroupIsLive, InvalidRequest, JobIsLive, StateUnavailable, UnknownGroup
 from jobber.jobs import NAME_MAX, Group, Job, JobState, Micros, NewGroup, NewJob, limit_key
+from jobber.store import tagging
+from jobber.store.admission import Backlog, NoRoom
 from jobber.store.database import ATTEMPTS, Database
+from jobber.store.ending import EndBook
+from jobber.store.fates import Fate
+from jobber.store.gates import GateBook
 from jobber.store.grouping import COUNTERS
 from jobber.store.groups import Groups
 from jobber.store.lanes import LaneBook, LaneKey, Woken
-from jobber.store.reading import Reader
+from jobber.store.outbox import Outbox
+from jobber.store.parents import ParentBook, Waits
+from jobber.store.reading import Reader, finished_runs
+from jobber.store.receipts import Receipt, ReceiptBook
 from jobber.store.records import OUTSIDE, Membership, check_names, job_as_submitted, values_of
-from jobber.store.runs import next_runs
+from jobber.store.reuse import Flights, Numbered, Reuse
+from jobber.store.runs import begin
 from jobber.store.schema import groups, jobs, order
 
 _INSERT = insert(jobs)
@@ -29,41 +40,79 @@ T = TypeVar("T")
 class Submitter:
     """Submits jobs."""
 
-    def __init__(self, database: Database, lanes: LaneBook, reader: Reader, groups: Groups) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lanes: LaneBook,
+        reader: Reader,
+        groups: Groups,
+        parents: ParentBook,
+        ends: EndBook,
+        gates: GateBook,
+        receipts: ReceiptBook,
+    ) -> None:
         self._database = database
         self._lanes = lanes
         self._reader = reader
         self._groups = groups
+        self._parents = parents
+        self._ends = ends
+        self._receipts = receipts
+        self.reuse = Reuse(database)
+        self.backlog = Backlog(database, gates)
+        self._flights = Flights(database)
+        self._outbox = Outbox(database)
         self._insert_json = database.engine.insert_json(jobs)
 
-    def submit(self, new: Sequence[NewJob]) -> list[Job]:
-        """Add jobs, in the order given; return them in that order.
+    def submit(self, new: Sequence[NewJob], *, receipt: Receipt | None = None) -> list[Job]:
+        """Add jobs, in the order given; return them in that order, which is what the receipt renders.
+
+        One that takes an earlier result (``max_age``), or whose parents decide it, is finished already.
 
         Raises:
             JobIsLive: an ID is live already; nothing was added.
             InvalidRequest: an ID comes twice, or a name or text cannot be stored; nothing was added.
+            BacklogFull: so many jobs of its queue or tenant may not wait; nothing was added.
+            Answered, IdempotencyConflict: as ``ReceiptBook.claim``.
             StateUnavailable: the state database cannot be reached.
         """
-        _check(new)
+        check(new)
         if not new:
             return []
-        return self._insert(new, lambda connection: self._add(connection, new))
+        return self._insert(new, lambda connection: self._add(connection, new, receipt, capped=True))
 
-    def submit_group(self, new: NewGroup) -> Group:
-        """Add a group: its jobs, and its callback, which waits for them.
+    def add(self, connection: Connection, new: Sequence[NewJob]) -> list[Job]:
+        """Add jobs in a write transaction of the caller's, who has written nothing in it yet; no backlog is too full.
+
+        Raises:
+            IntegrityError: of SQLAlchemy: an ID is live already.
+            InvalidRequest: as ``submit``.
+        """
+        check(new)
+        return self._add(connection, new, None, capped=False)
+
+    def submit_group(self, new: NewGroup, *, receipt: Receipt | None = None) -> Group:
+        """Add a group: its jobs, and its callback, which waits for them. The receipt renders it.
 
         Raises:
             JobIsLive: an ID of a job or the callback is live already; nothing was added.
             GroupIsLive: the group's ID is; nothing was added.
-            InvalidRequest, StateUnavailable: as ``submit``; also of a group without jobs.
+            InvalidRequest, BacklogFull, Answered and the rest: as ``submit``; also of a group without jobs.
         """
         if not new.jobs:
             raise InvalidRequest("a group needs at least one job", field="jobs")
         if len(new.group_id) > NAME_MAX:
             raise InvalidRequest(f"group_id is longer than {NAME_MAX} characters", field="group_id")
         members = [*new.jobs, *([new.callback] if new.callback else [])]
-        _check(members)
-        return self._insert(members, lambda connection: self._add_group(connection, new), new.group_id)
+        check(members)
+        return self._insert(members, lambda connection: self._add_group(connection, new, receipt), new.group_id)
+
+    def prune(self, limit: int) -> None:
+        """Forget what no submission needs any more, at most ``limit`` of each kind."""
+        self._receipts.prune(limit)
+        self._flights.prune(limit)
+        self.backlog.prune(limit)
 
     def _insert(self, new: Sequence[NewJob], add: Callable[[Connection], T], group_id: str | None = None) -> T:
         """Run a transaction that inserts; say which ID is live where that is why it cannot."""
@@ -73,20 +122,53 @@ class Submitter:
             except IntegrityError:
                 # A unique index says that one is live; it may be finished by the time that we look.
                 self._refuse([job.job_id for job in new], group_id)
+            except NoRoom as no:
+                refuse = partial(self.backlog.refusal, full=no.full)
+                raise self._database.read(refuse) from None
         raise StateUnavailable("the state database is too busy: jobs of these IDs come and go", retry_after=1)
 
-    def _add(self, connection: Connection, new: Sequence[NewJob]) -> list[Job]:
-        runs, now = next_runs(self._database, connection, len(new))
+    def _add(
+        self, connection: Connection, new: Sequence[NewJob], receipt: Receipt | None, *, capped: bool
+    ) -> list[Job]:
+        begun = begin(self._database, connection, len(new))
+        self._receipts.claim(connection, receipt)
         woken = Woken()
-        lanes = self._lanes_of(connection, new, OUTSIDE)
-        rows = _ready_rows(list(zip(new, runs, strict=True)), now, OUTSIDE, lanes, woken)
-        self._write(connection, rows)
+        numbered: Numbered = list(zip(new, begun.runs, strict=True))
+        fates = self.reuse.find(connection, numbered)
+        if capped:
+            self.backlog.admit(connection, _without(numbered, fates), begun)
+        numbered = self.join(connection, numbered, fates)
+        waits = self._parents.attach(connection, numbered)
+        waits.refuse({run: f"jobs[{place}]" if len(new) > 1 else "" for place, run in enumerate(begun.runs)})
+        jobs = self.store(connection, numbered, begun.now, and_ending(waits, fates), woken)
+        self._receipts.keep(connection, receipt, jobs)
         self._lanes.wake(connection, woken)
-        return [job_as_submitted(job, run, now) for job, run in zip(new, runs, strict=True)]
+        return jobs
 
-    def _add_group(self, connection: Connection, new: NewGroup) -> Group:
+    def join(self, connection: Connection, numbered: Numbered, fates: Mapping[int, Fate]) -> Numbered:
+        """Return new jobs, with those that share the run of another one waiting for it.
+
+        Parameters:
+            fates: of those that end at once.
+        """
+        joined = self._flights.join(connection, [(job, run) for job, run in numbered if run not in fates])
+        if fates:
+            joined = sorted([*joined, *((job, run) for job, run in numbered if run in fates)], key=itemgetter(1))
+        return joined
+
+    def store(self, connection: Connection, numbered: Numbered, now: Micros, waits: Waits, woken: Woken) -> list[Job]:
+        """Insert new jobs outside groups, and end those that end at once."""
+        lanes = self._lanes_of(connection, [job for job, _ in numbered], OUTSIDE)
+        self._write(connection, _ready_rows(numbered, now, OUTSIDE, lanes, woken, held=waits.held))
+        ended = self._ends.begin(connection, waits, woken)
+        over = finished_runs(self._database, connection, [run for _, run in numbered]) if ended else {}
+        return [over.get(run) or job_as_submitted(job, run, now) for job, run in numbered]
+
+    def _add_group(self, connection: Connection, new: NewGroup, receipt: Receipt | None) -> Group:
         # In this order: the group, its jobs, its callback.
-        (run, *runs), now = next_runs(self._database, connection, len(new.jobs) + 2)
+        begun = begin(self._database, connection, len(new.jobs) + 2)
+        (run, *runs), now = begun.runs, begun.now
+        self._receipts.claim(connection, receipt)
         callback_run = runs.pop() if new.callback else None
         group = Group(
             run=run,
@@ -116,9 +198,14 @@ class Submitter:
         # A limit that cannot be reached costs nothing.
         limit = new.concurrency if new.concurrency < len(new.jobs) else 0
         member, woken = Membership(new.group_id, run, limit), Woken()
-        numbered = list(zip(new.jobs, runs, strict=False))
+        numbered: Numbered = list(zip(new.jobs, runs, strict=False))
+        fates = self.reuse.find(connection, numbered)
+        last = [new.callback] if new.callback else []
+        self.backlog.admit(connection, [*_without(numbered, fates), *last], begun)
+        numbered = self.join(connection, numbered, fates)
+        waits = and_ending(self._attach(connection, new, numbered, callback_run), fates)
         lanes = self._lanes_of(connection, new.jobs, member, new.callback)
-        rows = _ready_rows(numbered, now, member, lanes, woken)
+        rows = _ready_rows(numbered, now, member, lanes, woken, held=waits.held)
         callback = None
         if new.callback and callback_run:
             part, lane = Membership(new.group_id), lanes[new.callback.job_id]
@@ -126,9 +213,26 @@ class Submitter:
             woken.later(lane)
             callback = job_as_submitted(new.callback, callback_run, now, part)
         self._write(connection, rows)
+        if self._ends.begin(connection, waits, woken):
+            group = self._groups.look(connection, run)
+        else:
+            members = tuple(job_as_submitted(job, run, now, member) for job, run in numbered)
+            group = replace(group, jobs=members, callback=callback)
+        self._receipts.keep(connection, receipt, group)
         self._lanes.wake(connection, woken)
-        members = tuple(job_as_submitted(job, run, now, member) for job, run in numbered)
-        return replace(group, jobs=members, callback=callback)
+        return group
+
+    def _attach(
+        self, connection: Connection, new: NewGroup, numbered: Sequence[tuple[NewJob, int]], callback: int | None
+    ) -> Waits:
+        """Note what the jobs of a group and its callback wait for. Raises InvalidRequest."""
+        places = {run: f"jobs[{place}]" for place, (_, run) in enumerate(numbered)}
+        if new.callback and callback is not None:
+            numbered = [*numbered, (new.callback, callback)]
+            places[callback] = "callback"
+        waits = self._parents.attach(connection, numbered, callback)
+        waits.refuse(places)
+        return waits
 
     def _lanes_of(
         self, connection: Connection, new: Sequence[NewJob], group: Membership, callback: NewJob | None = None
@@ -139,9 +243,9 @@ class Submitter:
         in another would wait for each other.
         """
         limited = limit_key(group.group_run, group.group_limit)
-        keys = {job.job_id: LaneKey(job.queue, job.task, job.db, limited) for job in new}
+        keys = {job.job_id: LaneKey(job.queue, job.task, job.db, limited, tenant=job.tenant) for job in new}
         if callback:
-            keys[callback.job_id] = LaneKey(callback.queue, callback.task, callback.db)
+            keys[callback.job_id] = LaneKey(callback.queue, callback.task, callback.db, tenant=callback.tenant)
         lanes = self._lanes.ids(connection, set(keys.values()), group.group_limit)
         return {job_id: lanes[key] for job_id, key in keys.items()}
 
@@ -152,6 +256,8 @@ class Submitter:
             connection.execute(self._insert_json, {"rows": json.dumps(rows)})
         else:
             connection.execute(_INSERT, rows if len(rows) > 1 else rows[0])
+        tagging.note(self._database, connection, rows)
+        self._outbox.note(connection, [row["run"] for row in rows], "submitted")
 
     def _refuse(self, ids: Sequence[str], group_id: str | None) -> None:
         live = self._reader.live(ids)
@@ -167,7 +273,16 @@ class Submitter:
                     raise GroupIsLive(f"group {group_id} is {group.state.value} already", group)
 
 
-def _check(new: Sequence[NewJob]) -> None:
+def _without(numbered: Numbered, fates: Mapping[int, Fate]) -> list[NewJob]:
+    return [job for job, run in numbered if run not in fates]
+
+
+def and_ending(waits: Waits, fates: Mapping[int, Fate]) -> Waits:
+    """Return what holds new runs back, with those that end at once for a reason of their own."""
+    return replace(waits, held=waits.held | fates.keys(), fates={**waits.fates, **fates}) if fates else waits
+
+
+def check(new: Sequence[NewJob]) -> None:
     """Raise InvalidRequest if an ID comes twice, or a name is too long."""
     seen = set()
     for job in new:
@@ -178,22 +293,31 @@ def _check(new: Sequence[NewJob]) -> None:
 
 
 def _ready_rows(
-    new: Sequence[tuple[NewJob, int]], now: Micros, group: Membership, lanes: Mapping[str, int], woken: Woken
+    new: Sequence[tuple[NewJob, int]],
+    now: Micros,
+    group: Membership,
+    lanes: Mapping[str, int],
+    woken: Woken,
+    *,
+    held: Collection[int],
 ) -> list[dict[str, Any]]:
-    """Return the rows of new jobs that may run now, or at their start time.
+    """Return the rows of new jobs that may run now, or at their start time, but for those that are held.
 
     Parameters:
         lanes: by the job's ID.
+        held: runs that wait for something else than their time.
     """
     rows = []
     for job, run in new:
-        lane, ready = lanes[job.job_id], job.eta is None or job.eta <= now
+        lane, later = lanes[job.job_id], job.eta is not None and job.eta > now
+        ready = not later and run not in held
         ord_ = order(job.priority, run)
         if ready:
             woken.ready(lane, job.queue, ord_)
         else:
             woken.later(lane)
-        rows.append(_row(job, run, now, group, lane, ord_=ord_ if ready else None, due=None if ready else job.eta))
+        due = job.eta if later and run not in held else None
+        rows.append(_row(job, run, now, group, lane, ord_=ord_ if ready else None, due=due))
     return rows
 
 

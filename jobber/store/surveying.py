@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     CompoundSelect,
     Connection,
+    FromClause,
     Select,
+    String,
     and_,
     bindparam,
     case,
@@ -27,7 +30,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from jobber.store.database import Database
 from jobber.store.engines import Engine
 from jobber.store.gates import Gate, GateKind, Gates, Usage
-from jobber.store.schema import EMPTY, jobs, lanes, running
+from jobber.store.rates import Rate, read_rates
+from jobber.store.schema import EMPTY, ORD_STEP, jobs, lanes, running, tenants
+from jobber.store.turns import Place, Turns
 
 #: Lanes that one statement reads where each is a SELECT of its own.
 CHUNK = 16
@@ -50,12 +55,14 @@ class Lane:
     Parameters:
         running: attempts of its jobs that hold a slot, anywhere.
         mine: those of them on the worker that asks.
+        served: the turn in which a job of its tenant was last started.
     """
 
     id: int
     queue: str
     task: str
     db: str
+    tenant: str
     job_group: str
     group_limit: int
     suspect: bool
@@ -63,6 +70,7 @@ class Lane:
     version: int
     running: int
     mine: int
+    served: int
     open: bool  # not paused, served by whoever asks, and not known to be empty
 
 
@@ -73,12 +81,14 @@ class Survey:
     Parameters:
         lanes: those in which something runs, and the first open ones of each queue.
         usage: how full the limits are.
-        unseen: by queue, the head of the first open lane that is not listed.
+        turns: whose turn it is among tenants.
+        unseen: by queue, the place of the first open lane that is not listed.
     """
 
     lanes: Sequence[Lane]
     usage: Usage
-    unseen: Mapping[str, int]
+    turns: Turns
+    unseen: Mapping[str, Place]
 
 
 def surveys(
@@ -93,7 +103,8 @@ def surveys(
     """Yield surveys of one statement each, for as long as the one before did not show enough.
 
     There may be thousands of lanes, of which the first few nearly always do. Where limits hold those back, the next
-    survey leaves out what is behind full ones; the last one shows all.
+    survey leaves out what is behind full ones; the last one shows all. They come in the order in which they are served,
+    so that the thousand lanes of one tenant hide no other's.
 
     Parameters:
         worker: whose own running jobs are counted apart.
@@ -101,14 +112,28 @@ def surveys(
         behind: open are only lanes that pass one of these gates.
     """
     shut = {kind: set(names) for kind in GateKind if (names := gates.paused(kind))}
+    rates = read_rates(database.engine, connection) if gates.rated else {}
+    _shut(shut, Usage(gates, rates).full())
     for most in (FIRST, FIRST, ALL):
         found = survey(
-            database, connection, gates, most=most, worker=worker, served=served or {}, behind=behind, shut=shut
+            database,
+            connection,
+            gates,
+            most=most,
+            worker=worker,
+            served=served or {},
+            behind=behind,
+            shut=shut,
+            rates=rates,
         )
         full = found.usage.full()  # before the caller counts in what it would start
         yield found
-        for gate in full:
-            shut.setdefault(gate.kind, set()).add(gate.name)
+        _shut(shut, full)
+
+
+def _shut(shut: dict[GateKind, set[str]], gates: Collection[Gate]) -> None:
+    for gate in gates:
+        shut.setdefault(gate.kind, set()).add(gate.name)
 
 
 def survey(
@@ -121,17 +146,19 @@ def survey(
     served: Mapping[str, Collection[str]] | None = None,
     behind: Collection[Gate] = (),
     shut: Mapping[GateKind, Collection[str]] | None = None,
+    rates: Mapping[str, Rate] | None = None,
 ) -> Survey:
-    """Return one survey, with up to ``most`` open lanes of each queue, in the order of their heads.
+    """Return one survey, with up to ``most`` open lanes of each queue, in the order in which they are served.
 
     Parameters:
         shut: names of gates behind which nothing is open.
+        rates: by database; None reads them.
         worker, served, behind: as in ``surveys``.
     """
     engine, served, shut = database.engine, served or {}, shut or {}
     passed = {kind: [gate.name for gate in behind if gate.kind is kind] for kind in GateKind}
     passed = {kind: names for kind, names in passed.items() if names}
-    statement = _survey(engine, tuple(served), tuple(passed), tuple(shut))
+    statement = _survey(engine, tuple(served), tuple(passed), tuple(shut), gates.tenants)
     parameters = {
         "worker": worker,
         "most": most,
@@ -139,21 +166,25 @@ def survey(
         **{f"behind_{kind.value}": engine.many(names) for kind, names in passed.items()},
         **{f"shut_{kind.value}": engine.many(names) for kind, names in shut.items()},
     }
-    usage, found, unseen = Usage(gates), [], {}
+    if rates is None:
+        rates = read_rates(engine, connection) if gates.rated else {}
+    usage, turns, found, next_ = Usage(gates, rates), Turns(), [], []
     for *facts, place in connection.execute(statement, parameters):
         lane = Lane(*(*facts, place is not None and place <= most))
         if lane.running:
             usage.add(lane, lane.running)
+            turns.add(lane.tenant, lane.running)
+        turns.served[lane.tenant] = lane.served
         if lane.running or lane.open:
             found.append(lane)
         if place is not None and not lane.open:
-            unseen[lane.queue] = lane.head
-    return Survey(found, usage, unseen)
+            next_.append(lane)
+    return Survey(found, usage, turns, {lane.queue: turns.place(lane.tenant, lane.head) for lane in next_})
 
 
 @lru_cache(maxsize=64)
 def _survey(
-    engine: Engine, served: tuple[str, ...], behind: tuple[GateKind, ...], shut: tuple[GateKind, ...]
+    engine: Engine, served: tuple[str, ...], behind: tuple[GateKind, ...], shut: tuple[GateKind, ...], in_turn: bool
 ) -> Select[Any]:
     """Return the statement of ``survey``; building it costs more than running it."""
     counts = (
@@ -168,29 +199,57 @@ def _survey(
     is_open = [
         lanes.c.head < EMPTY,
         *(engine.among(lanes.c[name], name) for name in served),
-        *(~engine.among(lanes.c[_COLUMNS[kind]], f"shut_{kind.value}") for kind in shut),
+        *(~engine.among(_NAMES[kind], f"shut_{kind.value}") for kind in shut),
     ]
     if behind:
-        is_open.append(or_(*(engine.among(lanes.c[_COLUMNS[kind]], f"behind_{kind.value}") for kind in behind)))
-    place = func.row_number().over(partition_by=lanes.c.queue, order_by=lanes.c.head).label("place")
-    ranked = select(lanes.c.id, place).where(*is_open).subquery()
+        is_open.append(or_(*(engine.among(_NAMES[kind], f"behind_{kind.value}") for kind in behind)))
+    order: tuple[ColumnElement[Any], ...] = (lanes.c.head,)
+    since: ColumnElement[int] = literal_column("0", BigInteger)
+    those: FromClause = lanes
+    if in_turn:
+        # As ``Turns.place`` says.
+        busy = (
+            select(lanes.c.tenant, func.count().label("running"))
+            .select_from(running.join(lanes, lanes.c.id == running.c.lane))
+            .group_by(lanes.c.tenant)
+            .subquery()
+        )
+        since = func.coalesce(tenants.c.served, 0)
+        order = (lanes.c.head - lanes.c.head % ORD_STEP, func.coalesce(busy.c.running, 0), since, lanes.c.head)
+        those = lanes.outerjoin(busy, busy.c.tenant == lanes.c.tenant).outerjoin(
+            tenants, tenants.c.tenant == lanes.c.tenant
+        )
+    place = func.row_number().over(partition_by=lanes.c.queue, order_by=order).label("place")
+    ranked = select(lanes.c.id, place).select_from(those).where(*is_open).subquery()
     # One more than is shown: its head says up to where what is shown is all.
     first = and_(ranked.c.id == lanes.c.id, ranked.c.place <= bindparam("most", type_=BigInteger) + 1)
+    shown = lanes.outerjoin(ranked, first).outerjoin(counts, counts.c.lane == lanes.c.id)
+    if in_turn:
+        shown = shown.outerjoin(tenants, tenants.c.tenant == lanes.c.tenant)
     return (
         select(
-            *(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.job_group, lanes.c.group_limit),
-            *(lanes.c.suspect, lanes.c.head, lanes.c.version),
+            *(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.tenant),
+            *(lanes.c.job_group, lanes.c.group_limit, lanes.c.suspect, lanes.c.head, lanes.c.version),
             func.coalesce(counts.c.running, 0),
             func.coalesce(counts.c.mine, 0),
+            since,
             ranked.c.place,
         )
-        .select_from(lanes.outerjoin(ranked, first).outerjoin(counts, counts.c.lane == lanes.c.id))
+        .select_from(shown)
         .where(or_(ranked.c.id.is_not(None), counts.c.running.is_not(None)))
         .order_by(ranked.c.place)
     )
 
 
-_COLUMNS = {GateKind.QUEUE: "queue", GateKind.TASK: "task", GateKind.DATABASE: "db", GateKind.GROUP: "job_group"}
+#: What a lane's gate of each kind is known by.
+_NAMES: dict[GateKind, ColumnElement[str]] = {
+    GateKind.QUEUE: lanes.c.queue,
+    GateKind.TASK: lanes.c.task,
+    GateKind.DATABASE: lanes.c.db,
+    GateKind.GROUP: lanes.c.job_group,
+    GateKind.TENANT: lanes.c.tenant,
+    GateKind.TOTAL: literal_column("''", String),
+}
 
 
 def open_queues(

@@ -6,7 +6,7 @@ decides, everybody later is fenced off. docs/job-lifecycle.md draws the states.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,24 +14,22 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from jobber.columns import Column, encode_columns
 from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
-from jobber.jobs import Ending, Job, JobState
+from jobber.jobs import Ending, Job, JobState, Micros
 from jobber.store.attempts import AttemptBook
 from jobber.store.database import Database
+from jobber.store.ending import CANCELLED_BY_REQUEST, EndBook, Outcome
+from jobber.store.events import EventBook
 from jobber.store.gates import GateBook
 from jobber.store.grouping import GroupBook
-from jobber.store.history import forget, move
+from jobber.store.history import forget
 from jobber.store.lanes import LaneBook, LaneKey, Woken, key_of
+from jobber.store.outbox import Outbox
 from jobber.store.reading import Reader, live_jobs, select_live
 from jobber.store.records import job_of, storable
 from jobber.store.returning import Change, Deletion
 from jobber.store.schema import finished_jobs, jobs, order, running, workers
 from jobber.store.surveying import open_queues
 from jobber.store.workers import is_out
-
-#: What a finish sets on the run besides its state and time.
-Outcome = Mapping[str, Any]
-#: What becomes of a job that nobody runs when somebody cancels it.
-CANCELLED_BY_REQUEST: Outcome = {"state": JobState.CANCELLED.value, "cancel_requested": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +53,50 @@ class Transitions:
         *,
         gates: GateBook,
         lanes: LaneBook,
+        ends: EndBook,
         groups: GroupBook,
         attempts: AttemptBook,
+        events: EventBook,
         reader: Reader,
     ) -> None:
         self._database = database
         self._gates = gates
         self._lanes = lanes
+        self._ends = ends
         self._groups = groups
         self._attempts = attempts
+        self._events = events
+        self._outbox = Outbox(database)
         self._reader = reader
 
     # -- how an attempt ends -------------------------------------------------------------------------------------------
 
-    def succeed(self, job: Job, *, rows: int, columns: Sequence[Column]) -> frozenset[str]:
-        """STARTED to SUCCESS; the result lives ``ttl`` seconds from now on."""
+    def succeed(
+        self,
+        job: Job,
+        *,
+        rows: int,
+        columns: Sequence[Column],
+        snapshot_at: Micros | None = None,
+        size: int | None = None,
+    ) -> frozenset[str]:
+        """STARTED to SUCCESS; the result lives ``ttl`` seconds from now on.
+
+        Parameters:
+            snapshot_at: when its query began to read; the start of the attempt where nobody can tell.
+            size: bytes of its rows; as many as the last heartbeat told where nobody knows better.
+        """
+        snapshot = job.started_at if snapshot_at is None else snapshot_at
         outcome = {"rows": rows, "columns": encode_columns(columns), "error": "", "error_code": ""}
+        outcome |= {**_ran(job), "snapshot_at": snapshot}
+        if size is not None:
+            outcome |= {"rows_so_far": rows, "bytes_so_far": size}
         return self._end(job, JobState.SUCCESS, outcome)
 
     def fail(self, job: Job, *, error: str, code: str) -> frozenset[str]:
         """STARTED to FAILURE."""
         outcome = {"error": storable(error), "error_code": code, "failures": job.failures + 1}
-        return self._end(job, JobState.FAILURE, outcome)
+        return self._end(job, JobState.FAILURE, {**outcome, **_ran(job)})
 
     def cancelled(self, job: Job) -> frozenset[str]:
         """STARTED to CANCELLED: its query is gone."""
@@ -107,21 +127,21 @@ class Transitions:
 
         def work(connection: Connection) -> tuple[list[Job], Woken]:
             woken = Woken()
-            given, cancelled = [], []
+            given: list[Job] = []
+            cancelled: list[tuple[int, int | None]] = []
             for job in live_jobs(connection, holds):
                 held = self._release(connection, job) if (job.run, job.attempt) in attempts else None
                 if held is None:
                     continue
                 given.append(job)
                 if held.cancel_requested:
-                    cancelled.append(job)
+                    cancelled.append((job.run, job.group_run))
                     continue
                 values = _put_back_values(job, JobState.PENDING, Ending.REQUEUED)
                 self._attempts.note(connection, job, Ending.REQUEUED)
                 self._set_ready(connection, job, values, held.lane, woken)
-            if cancelled:
-                move(self._database, connection, [job.run for job in cancelled], {"state": JobState.CANCELLED.value})
-            self._groups.settle(connection, [(job.group_run, JobState.CANCELLED) for job in cancelled], woken)
+                self._outbox.note(connection, [job.run], Ending.REQUEUED.value)
+            self._ends.end(connection, cancelled, {"state": JobState.CANCELLED.value}, woken)
             self._lanes.wake(connection, woken)
             return given, woken
 
@@ -171,6 +191,7 @@ class Transitions:
                 set_ = {**values, **_put_back_values(job, JobState.PENDING, Ending.RESCUED), "lane": lane}
                 self._attempts.note(connection, job, Ending.RESCUED, error, "worker_lost")
                 self._set_ready(connection, job, set_, lane, woken)
+                self._outbox.note(connection, [job.run], Ending.RESCUED.value)
             self._lanes.wake(connection, woken)
             return woken
 
@@ -238,10 +259,12 @@ class Transitions:
                 self._attempts.note(connection, job, how, values.get("error", ""), values.get("error_code", ""))
                 if delay > 0:
                     due = self._database.engine.now + int(delay * 1_000_000)
-                    connection.execute(update(jobs).where(jobs.c.run == job.run).values({**set_, "due": due}))
+                    later = update(jobs).where(jobs.c.run == job.run)
+                    connection.execute(later.values({**set_, "due": due, "ready_at": due}))
                 else:
                     lane = self._lanes.ids(connection, [key], job.group_limit)[key] if key else held.lane
                     self._set_ready(connection, job, {**set_, "lane": lane}, lane, woken)
+                self._outbox.note(connection, [job.run], how.value)
             self._lanes.wake(connection, woken)
             return woken
 
@@ -259,12 +282,11 @@ class Transitions:
         return _NOTE(self._database.engine, connection, note)[0]
 
     def _finish(self, connection: Connection, job: Job, state: JobState, outcome: Outcome, woken: Woken) -> None:
-        """Move a run to the history, and count it in its group."""
+        """End a run."""
         values = {**outcome, "state": state.value}
         if state is JobState.SUCCESS and job.ttl:
             values["lifetime"] = job.ttl * 1_000_000
-        move(self._database, connection, [job.run], values)
-        self._groups.settle(connection, [(job.group_run, state)], woken)
+        self._ends.end(connection, [(job.run, job.group_run)], values, woken, quiet=not job.callback_url)
 
     @staticmethod
     def _set_ready(connection: Connection, job: Job, values: Outcome, lane: int, woken: Woken) -> None:
@@ -325,15 +347,17 @@ class Transitions:
 
         def work(connection: Connection) -> tuple[int | None, Woken]:
             woken = Woken()
-            wanted = select(jobs.c.run, jobs.c.state, jobs.c.group_run).where(jobs.c.job_id == job_id)
+            wanted = select(*(jobs.c[name] for name in ("run", "state", "group_run", "cancel_requested")))
+            wanted = wanted.where(jobs.c.job_id == job_id)
             found = connection.execute(wanted.with_for_update()).one_or_none()
             if found is None:
                 return None, woken
             if found.state == JobState.STARTED.value:
-                connection.execute(update(jobs).where(jobs.c.run == found.run).values(cancel_requested=True))
+                if not found.cancel_requested:
+                    connection.execute(update(jobs).where(jobs.c.run == found.run).values(cancel_requested=True))
+                    self._events.note(connection, [found.run], "cancel_requested")
             else:
-                move(self._database, connection, [found.run], CANCELLED_BY_REQUEST)
-                self._groups.settle(connection, [(found.group_run, JobState.CANCELLED)], woken)
+                self._ends.end(connection, [(found.run, found.group_run)], CANCELLED_BY_REQUEST, woken)
                 self._lanes.wake(connection, woken)
             return found.run, woken
 
@@ -374,6 +398,11 @@ class Transitions:
 def _ordinal(number: int) -> str:
     ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in {11, 12, 13} else "th"
     return f"{number}{ending}"
+
+
+def _ran(job: Job) -> dict[str, Any]:
+    """Return of which SQL the attempt was: its task may have been edited after the job was submitted."""
+    return {"version": job.version, "fingerprint": job.fingerprint}
 
 
 def _put_back_values(job: Job, state: JobState, how: Ending) -> dict[str, Any]:

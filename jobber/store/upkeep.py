@@ -98,7 +98,6 @@ class Upkeep:
         dismiss = delete(workers).where(engine.among(workers.c.id, "ids"))
 
         def work(connection: Connection) -> int:
-            self._lanes.drop_idle(connection)
             # MySQL: a DELETE would lock the rows of other tables that its condition looks at.
             if ids := connection.execute(gone).scalars().all():
                 connection.execute(dismiss, {"ids": engine.many(ids)})
@@ -108,6 +107,9 @@ class Upkeep:
             if runs := connection.execute(empty).scalars().all():
                 connection.execute(disband, {"runs": engine.many(runs)})
 
+        # Each in a transaction of its own: submissions and claims may wait for these rows.
+        self._database.write(self._lanes.forget_tenants)
+        self._database.write(self._lanes.drop_idle)
         count = self._database.write(work)
         # In a transaction of its own: a purge takes a group first, then its jobs.
         self._database.write(disband_empty)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, insert, or_, select, update
 
@@ -25,11 +25,15 @@ class Progress:
     Parameters:
         phase: ``querying``, ``writing`` or ``publishing``.
         rows, bytes: moved so far.
+        total: rows that are expected in all; None if nobody knows.
+        total_basis: who says so: ``history``, ``planner`` or "" for nobody.
     """
 
     phase: str
     rows: int = 0
     bytes: int = 0
+    total: int | None = None
+    total_basis: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,12 @@ def is_out(engine: Engine) -> ColumnElement[bool]:
     """
     lease = workers.c.lease_until - workers.c.seen_at
     return or_(workers.c.dead, workers.c.lease_until <= engine.now, workers.c.seen_at > engine.now + lease)
+
+
+def is_served(connection: Connection, engine: Engine, queue: str) -> bool:
+    """Return whether a live worker serves a queue."""
+    alive = select(workers.c.queues).where(~workers.c.dead, workers.c.lease_until > engine.now)
+    return any(queue in json.loads(queues) for queues in connection.execute(alive).scalars())
 
 
 class Roster:
@@ -92,8 +102,13 @@ class Roster:
         statement = update(workers).where(workers.c.id == worker).values(queues=json.dumps(list(queues)))
         self._database.write(lambda connection: connection.execute(statement))
 
-    def heartbeat(self, worker: int, progress: Mapping[int, Progress], *, lease: int) -> Pulse:
+    def heartbeat(
+        self, worker: int, progress: Mapping[int, Progress], *, lease: int, memory: int | None = None
+    ) -> Pulse:
         """Renew a worker's lease for ``lease`` seconds and note the progress of its attempts by run.
+
+        Parameters:
+            memory: bytes that its process has in use.
 
         Raises:
             Fenced: the worker was declared dead; its attempts belong to others.
@@ -102,7 +117,7 @@ class Roster:
         renew = (
             update(workers)
             .where(workers.c.id == worker, ~workers.c.dead)
-            .values(seen_at=now, lease_until=now + lease * 1_000_000)
+            .values(seen_at=now, lease_until=now + lease * 1_000_000, memory=memory)
         )
         note = update(running).where(running.c.run == bindparam("of_run"), running.c.worker == worker)
         holds = (
@@ -110,10 +125,7 @@ class Roster:
             .join(jobs, jobs.c.run == running.c.run)
             .where(running.c.worker == worker)
         )
-        rows = [
-            {"of_run": run, "phase": step.phase, "rows": step.rows, "bytes": step.bytes}
-            for run, step in sorted(progress.items())
-        ]
+        rows = [{"of_run": run, **asdict(step)} for run, step in sorted(progress.items())]
 
         def work(connection: Connection) -> Pulse:
             if connection.execute(renew).rowcount != 1:

@@ -16,7 +16,8 @@ from sqlalchemy import event
 
 from jobber.errors import JobIsFinished
 from jobber.jobs import Job, JobState
-from jobber.store import Gate, GateKind, Store
+from jobber.scheduling.planning import SECOND, job_id
+from jobber.store import Gate, GateKind, Receipt, Store
 from tests.store.conftest import new_group, new_job
 
 QUEUES = ("q", "p")
@@ -113,6 +114,22 @@ def _end(store: Store, job: Job, chance: random.Random, report: Any) -> None:
         report.cancelled(job.run)
 
 
+def die_keeping(url: str, statement: int) -> None:
+    """Submit a job with a receipt, and die by SIGKILL right after the ``statement``-th statement of that."""
+    store, count = Store(url, pool_size=1), 0
+    store.ping()
+
+    @event.listens_for(store._database._pool, "after_cursor_execute")
+    def kill(connection: Any, *_: Any) -> None:
+        nonlocal count
+        count += bool(connection.get_execution_options().get("jobber_write"))
+        if count == statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    store.submit([new_job("a")], receipt=Receipt("key", "d1", lambda jobs: f"{jobs[0].job_id} {jobs[0].run}"))
+    store.close()
+
+
 class Report:
     """Shared by all processes through a manager."""
 
@@ -180,6 +197,10 @@ def die_at(url: str, statement: int, act: str, job: Job | None, worker: int) -> 
         store.claim(worker, queues=["q"], tasks=["t", "u"], databases=["db0"], limit=2)
     elif act == "cancel":
         store.cancel("a")
+    elif act == "fire":
+        seen = store.schedules.get("s")
+        at = seen.next_at or 0
+        store.schedules.fire(seen, at, new_job(job_id(seen, at), schedule="s"), then=at + SECOND)
     elif act == "submit group":
         store.submit_group(new_group("h", "a", "b"))
     elif act == "cancel group":
@@ -187,6 +208,7 @@ def die_at(url: str, statement: int, act: str, job: Job | None, worker: int) -> 
     elif job is not None:
         ends: dict[str, Callable[[Job], Any]] = {
             "succeed": lambda j: store.succeed(j, rows=1, columns=[]),
+            "fail": lambda j: store.fail(j, error="no", code="c"),
             "requeue": store.requeue,
             "give_back": lambda j: store.give_back(worker, [(j.run, j.attempt)]),
             "rescue": lambda j: store.rescue(j, max_rescues=3),

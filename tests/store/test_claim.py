@@ -186,7 +186,7 @@ def test_a_start_time_in_the_past_is_now(bench: Bench) -> None:
 
 
 def test_delayed_jobs_become_ready_in_chunks_and_keep_priority_and_age(bench: Bench) -> None:
-    soon = bench.store.now() + 100_000
+    soon = bench.store.now() + 700_000
     bench.submit("a", "b", eta=soon)
     bench.submit("c", eta=soon, priority=9)
     wait_until(lambda: bench.store.due().jobs == 0)

@@ -233,7 +233,7 @@ def test_a_group_that_is_cancelled_while_its_jobs_end_has_one_outcome(bench: Ben
 
 ACTS = (
     *("submit", "claim", "succeed", "requeue", "give_back", "rescue", "cancel"),
-    *("submit group", "succeed in a group", "cancel group"),
+    *("submit group", "succeed in a group", "fail a parent in a group", "cancel group"),
 )
 
 
@@ -245,12 +245,13 @@ def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(bench: B
     elif act == "rescue":
         job = bench.lost("a")
     elif "group" in act:
-        bench.store.submit_group(new_group("g", "x"))
-        job = bench.claim().jobs[0] if act == "succeed in a group" else None
+        child = [new_job("y", depends_on=("x",))] if "parent" in act else []
+        bench.store.submit_group(new_group("g", jobs=[new_job("x"), *child]))
+        job = bench.claim().jobs[0] if " in a group" in act else None
     elif act != "submit":
         job = bench.started("a")
     before = _tables(bench.store)
-    for statement in range(1, 40, 2 if "group" in act else 1):
+    for statement in range(1, 40, 5 if "parent" in act else 2 if "group" in act else 1):
         dying = crowd.start(crowd.die_at, state_url, statement, act, job, bench.worker)
         dying.join(20)
         if dying.exitcode == 0:
@@ -275,7 +276,7 @@ def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(bench: B
 
 def _tables(store: Store) -> dict[str, list[Any]]:
     """Return all that the state database holds, but for the numbers that a lost transaction may use up."""
-    names = ["jobs", "finished_jobs", "groups", "running", "lanes", "workers", "gates", "dispatch"]
+    names = ["jobs", "finished_jobs", "dependencies", "groups", "running", "lanes", "workers", "gates", "dispatch"]
     return {
         name: sorted(
             store._database.read(lambda c, name=name: c.execute(text(f"SELECT * FROM jobber_{name}")).all()),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobber.jobs import Job
-from jobber.store import Store, groups
+from jobber.store import Store, groups, upkeep
 from jobber.store.lanes import LaneBook, LaneKey
 from jobber.store.submission import Submitter
 from tests.store.conftest import QUEUES, Bench, new_group, new_job
@@ -80,9 +80,9 @@ def test_two_groups_that_make_the_same_lanes_never_wait_for_each_other(
         second.wait(0.3)  # it comes where the second can make lanes before the first has made all of its own
         return made
 
-    def add_and_count(self: Submitter, connection: Any, new: Any) -> Any:
+    def add_and_count(self: Submitter, connection: Any, new: Any, receipt: Any) -> Any:
         begun.append(new.group_id)
-        return add(self, connection, new)
+        return add(self, connection, new, receipt)
 
     monkeypatch.setattr(LaneBook, "ids", make_slowly)
     monkeypatch.setattr(Submitter, "_add_group", add_and_count)
@@ -106,13 +106,13 @@ def test_a_purge_and_a_pruning_never_wait_for_each_other(server_url: str, monkey
     (job,) = bench.claim().jobs
     store.succeed(job, rows=1, columns=[])
     begun: list[str] = []
-    look, drop = groups._runs, LaneBook.drop_idle
+    look, forget = groups._runs, upkeep.forget
 
-    def drop_and_count(self: LaneBook, connection: Any) -> int:
+    def forget_and_count(*args: Any) -> int:
         begun.append("prune")
-        return drop(self, connection)
+        return forget(*args)
 
-    monkeypatch.setattr(LaneBook, "drop_idle", drop_and_count)
+    monkeypatch.setattr(upkeep, "forget", forget_and_count)
     with ThreadPoolExecutor(1) as pool:
         pruning = []
 

@@ -281,7 +281,7 @@ def test_a_bulk_that_is_under_way_keeps_nobody_from_numbering_runs(bench: Bench)
     beside = (f"c{n}" for n in itertools.count())  # a transaction may be run again
 
     def hold(connection: Any) -> None:
-        bench.store._submitter._add(connection, [new_job("a"), new_job("b")])
+        bench.store._submitter.add(connection, [new_job("a"), new_job("b")])
         with ThreadPoolExecutor(1) as pool:
             pool.submit(bench.submit, next(beside), task="u").result(4)
 

@@ -11,6 +11,7 @@ from jobber.store.schema.base import NAME, RUN_COLUMNS, metadata
 from jobber.store.schema.claims import dispatch, gates, lanes, leaders, rates, running, tenants, workers
 from jobber.store.schema.jobs import (
     attempts,
+    backlogs,
     dependencies,
     finished_jobs,
     flights,
@@ -20,13 +21,14 @@ from jobber.store.schema.jobs import (
     tags,
 )
 from jobber.store.schema.schedules import fires, schedules
-from jobber.store.schema.telling import events, outbox, webhooks
+from jobber.store.schema.telling import events, outbox, versions, webhooks
 
 __all__ = [
     "EMPTY",
     "ORD_STEP",
     "RUN_COLUMNS",
     "attempts",
+    "backlogs",
     "counters",
     "dependencies",
     "dispatch",
@@ -49,6 +51,7 @@ __all__ = [
     "schedules",
     "tags",
     "tenants",
+    "versions",
     "webhooks",
     "workers",
 ]

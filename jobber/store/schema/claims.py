@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, PrimaryKeyConstraint, SmallInteger, Table, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Integer,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    UniqueConstraint,
+    text,
+)
 
 from jobber.store.schema.base import HOT, KEY, LABEL, NAME, TEXT, metadata
 
@@ -37,7 +47,8 @@ running = Table(
     Column("phase", NAME, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
-    Column("total", BigInteger),  # rows that the source's planner expects
+    Column("total", BigInteger),  # rows that are expected …
+    Column("total_basis", NAME, nullable=False, server_default=text("''")),  # … and who says so: history, planner
     PrimaryKeyConstraint("run"),
     postgresql_with=HOT,
 )
@@ -78,20 +89,21 @@ rates = Table(
     metadata,
     Column("db", NAME),
     Column("pace", BigInteger, nullable=False),  # microseconds between two starts, on the average
-    Column("next_at", BigInteger, nullable=False),  # when the next start is due at that pace
-    Column("slowed_until", BigInteger, nullable=False),  # the pace is half until then …
+    Column("next_at", BigInteger, nullable=False),  # when the next job may start
+    Column("slowed_until", BigInteger, nullable=False),  # twice that time between two starts until then …
     Column("slowed_for", TEXT, nullable=False),  # … for this reason
-    Column("short_until", BigInteger),  # a claim was turned away: those who wait are to be woken then
+    Column("short_until", BigInteger),  # none may start until then: those who wait are to be woken
     PrimaryKeyConstraint("db"),
     postgresql_with=HOT,
 )
 
-#: Whose turn it is among tenants: the one that was served longest ago.
+#: Whose turn it is among tenants: the one that was served longest ago. There is a row of "", those who have none, if
+#: and only if a lane ever had a tenant.
 tenants = Table(
     "jobber_tenants",
     metadata,
     Column("tenant", NAME),
-    Column("served", BigInteger, nullable=False),  # grows with every claim that starts a job of it
+    Column("served", BigInteger, nullable=False),  # the turn in which a job of it was last started
     PrimaryKeyConstraint("tenant"),
     postgresql_with=HOT,
 )
@@ -102,6 +114,7 @@ dispatch = Table(
     metadata,
     Column("id", SmallInteger, autoincrement=False),
     Column("gates_version", BigInteger, nullable=False),
+    Column("turn", BigInteger, nullable=False, server_default="0"),  # jobs of tenants that were started so far
     PrimaryKeyConstraint("id"),
     postgresql_with=HOT,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, PrimaryKeyConstraint, Table, UniqueConstraint
 
-from jobber.store.schema.base import BUSY, KEY, LABEL, NAME, TEXT, metadata, run_columns
+from jobber.store.schema.base import BUSY, HOT, KEY, LABEL, NAME, TEXT, metadata, run_columns
 
 #: Runs that are not over: PENDING, STARTED, RETRY. One row per job ID.
 jobs = Table(
@@ -68,13 +68,27 @@ dependencies = Table(
     Index(None, "parent"),
 )
 
-#: The run that identical requests share, by their fingerprint; the row may outlive it.
+#: The run that equal jobs share, by a hash of all in which they do not differ; the row may outlive it.
 flights = Table(
     "jobber_flights",
     metadata,
     Column("fingerprint", BigInteger, autoincrement=False),
     Column("run", BigInteger),
     PrimaryKeyConstraint("fingerprint"),
+    Index(None, "run"),
+)
+
+#: What the caps on jobs that wait still allow.
+backlogs = Table(
+    "jobber_backlogs",
+    metadata,
+    Column("kind", NAME),
+    Column("name", NAME),
+    Column("cap", Integer, nullable=False),  # that ``free`` is about
+    Column("free", Integer, nullable=False),  # jobs that may come before they are counted again
+    Column("counted_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("kind", "name"),
+    postgresql_with=HOT,
 )
 
 #: Answers to requests with an Idempotency-Key.

@@ -28,6 +28,7 @@ schedules = Table(
     Column("runs", Integer, nullable=False),
     Column("last_at", BigInteger),
     Column("last_job_id", NAME, nullable=False),
+    Column("last_error", TEXT),  # why its newest fire made no job, NULL if it made one
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("schedule_id"),
@@ -40,8 +41,9 @@ fires = Table(
     metadata,
     Column("schedule_id", NAME),
     Column("fire_at", BigInteger, autoincrement=False),
-    Column("outcome", NAME, nullable=False),  # "fired", or why not
-    Column("job_id", NAME, nullable=False),
+    Column("outcome", NAME, nullable=False),  # "fired", "run", "skipped", "missed" or "failed"
+    Column("job_id", NAME, nullable=False),  # "" where there is none
+    Column("reason", TEXT),  # why there is none
     Column("created_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("schedule_id", "fire_at"),
     Index(None, "created_at"),

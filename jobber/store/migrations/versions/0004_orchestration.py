@@ -33,8 +33,10 @@ def upgrade() -> None:
         steps.index("jobber_finished_jobs", column, "run")
     steps.column("jobber_groups", sa.Column("callback_url", steps.text))
     steps.column("jobber_running", sa.Column("total", sa.BigInteger()))
+    steps.column("jobber_running", needed("total_basis", steps.name, default=""))
     steps.column("jobber_workers", sa.Column("memory", sa.BigInteger()))
     steps.column("jobber_gates", needed("pending_limit", sa.Integer(), default="0"))
+    steps.column("jobber_dispatch", needed("turn", sa.BigInteger(), default="0"))
     _claims(steps)
     _waiting(steps)
     _schedules(steps)
@@ -86,6 +88,17 @@ def _waiting(steps: Steps) -> None:
         sa.Column("run", sa.BigInteger()),
         sa.PrimaryKeyConstraint("fingerprint", name="pk_jobber_flights"),
     )
+    steps.index("jobber_flights", "run")
+    steps.table(
+        "jobber_backlogs",
+        needed("kind", steps.name),
+        needed("name", steps.name),
+        needed("cap", sa.Integer()),
+        needed("free", sa.Integer()),
+        needed("counted_at", sa.BigInteger()),
+        sa.PrimaryKeyConstraint("kind", "name", name="pk_jobber_backlogs"),
+        postgresql_with=HOT,
+    )
     steps.table(
         "jobber_requests",
         needed("idempotency_key", steps.name),
@@ -118,6 +131,7 @@ def _schedules(steps: Steps) -> None:
         needed("runs", sa.Integer()),
         sa.Column("last_at", sa.BigInteger()),
         needed("last_job_id", steps.name),
+        sa.Column("last_error", steps.text),
         needed("created_at", sa.BigInteger()),
         needed("updated_at", sa.BigInteger()),
         sa.PrimaryKeyConstraint("schedule_id", name="pk_jobber_schedules"),
@@ -129,6 +143,7 @@ def _schedules(steps: Steps) -> None:
         _run("fire_at"),
         needed("outcome", steps.name),
         needed("job_id", steps.name),
+        sa.Column("reason", steps.text),
         needed("created_at", sa.BigInteger()),
         sa.PrimaryKeyConstraint("schedule_id", "fire_at", name="pk_jobber_fires"),
     )
@@ -155,8 +170,8 @@ def _telling(steps: Steps) -> None:
         sa.Column("id", KEY, autoincrement=True, nullable=False),
         needed("event", steps.name),
         needed("at", sa.BigInteger()),
+        sa.Column("ended_group", steps.text),
         *_of_a_run(steps),
-        needed("run", sa.BigInteger()),
         sa.PrimaryKeyConstraint("id", name="pk_jobber_outbox"),
         sqlite_autoincrement=True,
         postgresql_with=BUSY,
@@ -169,6 +184,7 @@ def _telling(steps: Steps) -> None:
         needed("event", steps.name),
         needed("at", sa.BigInteger()),
         needed("url", steps.text),
+        needed("host", steps.name),
         needed("tries", sa.Integer()),
         needed("next_at", sa.BigInteger()),
         needed("error", steps.text),
@@ -176,6 +192,14 @@ def _telling(steps: Steps) -> None:
         sqlite_autoincrement=True,
     )
     steps.index("jobber_webhooks", "next_at")
+    steps.index("jobber_webhooks", "run")
+    steps.table(
+        "jobber_versions",
+        needed("version", steps.name),
+        needed("sql", steps.text),
+        needed("seen_at", sa.BigInteger()),
+        sa.PrimaryKeyConstraint("version", name="pk_jobber_versions"),
+    )
 
 
 def _run(name: str) -> sa.Column[Any]:
@@ -183,47 +207,38 @@ def _run(name: str) -> sa.Column[Any]:
 
 
 def _of_a_run(steps: Steps) -> list[sa.Column[Any]]:
-    """Return the columns of a run but its number, in the order of the schema."""
+    """Return the columns of a run, any of them empty, in the order of the schema."""
     big, small, flag = sa.BigInteger(), sa.Integer(), sa.Boolean()
     return [
-        *(needed(name, steps.name) for name in ("job_id", "task", "queue", "db")),
-        needed("results", steps.label),
-        needed("result_table", steps.name),
-        needed("args", steps.text),
-        needed("priority", sa.SmallInteger()),
-        needed("retries", small),
-        needed("ttl", big),
-        needed("timeout", big),
-        sa.Column("eta", big),
-        needed("tags", steps.text),
+        sa.Column("run", KEY),
+        *(sa.Column(name, steps.name) for name in ("job_id", "task", "queue", "db")),
+        sa.Column("results", steps.label),
+        sa.Column("result_table", steps.name),
+        sa.Column("args", steps.text),
+        sa.Column("priority", sa.SmallInteger()),
+        sa.Column("retries", small),
+        *(sa.Column(name, big) for name in ("ttl", "timeout", "eta")),
+        sa.Column("tags", steps.text),
         sa.Column("replicas", steps.text),
-        needed("reroutes", small, default="0"),
-        needed("group_id", steps.name, default=""),
+        sa.Column("reroutes", small, server_default="0"),
+        sa.Column("group_id", steps.name, server_default=sa.text("''")),
         sa.Column("group_run", big),
-        needed("group_limit", small, default="0"),
-        needed("tenant", steps.name, default=""),
-        needed("version", steps.name, default=""),
-        needed("fingerprint", big, default="0"),
+        sa.Column("group_limit", small, server_default="0"),
+        sa.Column("tenant", steps.name, server_default=sa.text("''")),
+        sa.Column("version", steps.name, server_default=sa.text("''")),
+        sa.Column("fingerprint", big, server_default="0"),
         sa.Column("depends_on", steps.text),
-        needed("depends_policy", steps.name, default=""),
-        needed("schedule", steps.name, default=""),
+        sa.Column("depends_policy", steps.name, server_default=sa.text("''")),
+        sa.Column("schedule", steps.name, server_default=sa.text("''")),
         sa.Column("callback_url", steps.text),
         sa.Column("reused", steps.text),
-        needed("state", steps.name),
-        needed("attempt", small),
-        needed("failures", small),
-        needed("rescues", small),
-        needed("cancel_requested", flag),
-        needed("worker", steps.label),
-        needed("rows_so_far", big),
-        needed("bytes_so_far", big),
-        sa.Column("rows", big),
-        needed("columns", steps.text),
-        needed("error", steps.text),
-        needed("error_code", steps.name),
-        needed("created_at", big),
-        sa.Column("started_at", big),
-        sa.Column("snapshot_at", big),
-        sa.Column("finished_at", big),
-        sa.Column("expires_at", big),
+        sa.Column("state", steps.name),
+        *(sa.Column(name, small) for name in ("attempt", "failures", "rescues")),
+        sa.Column("cancel_requested", flag),
+        sa.Column("worker", steps.label),
+        *(sa.Column(name, big) for name in ("rows_so_far", "bytes_so_far", "rows")),
+        sa.Column("columns", steps.text),
+        sa.Column("error", steps.text),
+        sa.Column("error_code", steps.name),
+        *(sa.Column(name, big) for name in ("created_at", "started_at", "snapshot_at", "finished_at", "expires_at")),
     ]

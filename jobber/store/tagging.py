@@ -1,0 +1,67 @@
+"""Tags of runs in a table of their own, by which lists find them; the runs' rows hold them too, for answers.
+
+A row per tag of a run, live or finished: it is written with the run, stays when the run moves to the history, and goes
+when the run is forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert
+
+from jobber.jobs import NAME_MAX
+from jobber.store.database import Database
+from jobber.store.schema import tags
+
+_INSERT = insert(tags)
+#: So many are sent one by one.
+FEW = 10
+#: Characters of a long text that stay before its hash.
+_KEPT = NAME_MAX - 65
+
+
+def key(text: str) -> str:
+    """Return how the table spells a name or a value: itself, or a hash where not every engine could index it.
+
+    That is what is too long, what holds NUL (PostgreSQL), and half a surrogate pair.
+    """
+    try:
+        text.encode()
+        storable = len(text) <= NAME_MAX and "\0" not in text
+    except UnicodeEncodeError:
+        storable = False
+    if storable:
+        return text
+    start = text[:_KEPT].replace("\0", "").encode(errors="replace").decode()
+    return f"{start}#{sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+
+
+def note(database: Database, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note the tags of new runs; the last thing that a submission inserts.
+
+    Parameters:
+        rows: of the runs, by column name: ``run`` and ``tags`` (JSON) are read.
+    """
+    new = [
+        {"name": key(name), "value": key(value), "run": row["run"]}
+        for row in rows
+        if row["tags"] != "{}"
+        for name, value in json.loads(row["tags"]).items()
+    ]
+    if not new:
+        return
+    insert_json = database.engine.insert_json(tags)
+    if insert_json is not None and len(new) > FEW:
+        connection.execute(insert_json, {"rows": json.dumps(new)})
+    else:
+        connection.execute(_INSERT, new if len(new) > 1 else new[0])
+
+
+def forget(database: Database, connection: Connection, runs: Collection[int]) -> None:
+    """Forget the tags of runs that are forgotten."""
+    statement = delete(tags).where(database.engine.among(tags.c.run, "runs"))
+    connection.execute(statement, {"runs": database.engine.many(runs)})
