@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Timer
 
 from jobber.cancellation import Cancellation
-from jobber.columns import Column, named
+from jobber.columns import Column, Row, named
 from jobber.errors import ResultsUnavailable, SourceUnavailable, TimedOut, TooManyRows
 from jobber.jobs import Job
 from jobber.results.base import ResultsBackend, ResultsWriter, Target
@@ -17,6 +18,8 @@ from jobber.tasks import Task
 
 #: Seconds that the engine's own time limit gets before the watchdog interrupts the query from outside.
 _GRACE = 1.0
+#: Rows of a decoded batch, about, that tell its size.
+_SOME_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,28 @@ class Outcome:
 
 
 class Progress:
-    """How far an attempt is; written by its thread, read by the heartbeat."""
+    """How far an attempt is; written by its thread, read by the heartbeat.
 
-    __slots__ = ("bytes", "phase", "rows")
+    Made when the attempt begins. Moments are ``time.monotonic()``.
+    """
+
+    __slots__ = ("asked", "began", "bytes", "phase", "query_at", "rows", "total", "total_basis")
 
     def __init__(self) -> None:
+        self.began = time.monotonic()
         self.phase = "querying"
         self.rows = 0
-        self.bytes = 0
+        self.bytes = 0  # of decoded rows about as many as their text has
+        #: When the query was sent that its rows come from: they are no older than that.
+        self.query_at: float | None = None
+        #: Rows that are expected, who says so (``history``, ``planner``), and how often somebody was asked.
+        self.total: int | None = None
+        self.total_basis = ""
+        self.asked = 0
+
+    def note_query(self) -> None:
+        """Note that the query is sent now."""
+        self.query_at = time.monotonic()
 
 
 def run(
@@ -57,12 +74,14 @@ def run(
         AttemptError: why the attempt failed; nothing of it is left.
     """
     source, backend = _find(job, sources, results)
-    query = Query(task.statements[source.engine], job.args, label=f"task={job.task} job={job.job_id}")
+    label = f"task={job.task} job={job.job_id}"
+    query = Query(task.statements[source.engine], job.args, label=label, begins=progress.note_query)
     target = Target(job.table, job.job_id, job.run, job.attempt, job.ttl, task.index)
     columns: Sequence[Column] | None = None
     with _time_limit(timeout, cancellation):
         while True:
             progress.phase, progress.rows, progress.bytes = "querying", 0, 0
+            progress.note_query()
             try:
                 with ExitStack() as staged:
                     with source.read(
@@ -107,7 +126,15 @@ def _transfer(
             _limit(progress.rows + len(batch), max_rows)
             writer.write_batch(batch)
             progress.rows += len(batch)
+            progress.bytes += _size(batch)
     cancellation.check()
+
+
+def _size(batch: Sequence[Row]) -> int:
+    """Return about how many bytes a batch would have in COPY's text format, from a few of its rows."""
+    some = batch[:: max(1, len(batch) // _SOME_ROWS)]
+    size = sum(len(str(value)) + 1 if value is not None else 3 for row in some for value in row)
+    return size * len(batch) // max(1, len(some))
 
 
 def _limit(rows: int, max_rows: int) -> None:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from jobber import execution
+import psutil
+
+from jobber import execution, joblog
 from jobber.cancellation import Cancellation
 from jobber.config import Settings
 from jobber.errors import (
@@ -24,11 +26,14 @@ from jobber.errors import (
     Fenced,
     Interrupted,
     ResultsUnavailable,
+    SourceOverloaded,
     SourceUnavailable,
     StateUnavailable,
     TimedOut,
 )
-from jobber.jobs import Job
+from jobber.expecting import Attempt, Expectations
+from jobber.joblog import JobLog
+from jobber.jobs import Job, Micros, running
 from jobber.queueing import Queueing
 from jobber.replicas import Replicas
 from jobber.results.base import ResultsBackend
@@ -56,7 +61,20 @@ class _Held:
 
     worker: int
     token: Cancellation
-    progress: execution.Progress
+    attempt: Attempt
+    log: JobLog
+
+    @property
+    def progress(self) -> execution.Progress:
+        """How far it is."""
+        return self.attempt.progress
+
+    @property
+    def snapshot_at(self) -> Micros:
+        """When its query began to read, by the state database's clock, rather too early than too late."""
+        began = self.progress.began
+        since = (self.progress.query_at or began) - began
+        return (self.attempt.job.started_at or 0) + int(since * 1_000_000)
 
 
 class Worker:
@@ -92,6 +110,9 @@ class Worker:
         self._sources = sources
         self._replicas = Replicas(sources.keys())
         self._results = results
+        self._expectations = Expectations(store, sources)
+        self._process = psutil.Process()
+        joblog.install()
         self._lock = threading.Lock()
         self._held: dict[tuple[int, int], _Held] = {}  # by run and attempt
         self._busy = 0  # threads that claim or run
@@ -167,7 +188,8 @@ class Worker:
                 self._run(job, tasks[job.task], worker)
 
     def _run(self, job: Job, task: Task, worker: int) -> None:
-        held = _Held(worker, Cancellation(), execution.Progress())
+        job = running(job, task.version)
+        held = _Held(worker, Cancellation(), Attempt(job, task, execution.Progress()), JobLog(job))
         with self._lock:
             self._held[job.run, job.attempt] = held
             if self._interrupted:
@@ -181,26 +203,38 @@ class Worker:
                 del self._held[job.run, job.attempt]
 
     def _attempt(self, job: Job, task: Task, held: _Held) -> None:
+        if self._pass_over(job):
+            return
         try:
-            self._pass_over(job)
-            outcome = execution.run(
-                job,
-                task,
-                sources=self._sources,
-                results=self._results,
-                timeout=self._time_limit(job, task),
-                cancellation=held.token,
-                progress=held.progress,
-            )
+            outcome = self._execute(job, task, held)
         except AttemptError as error:
             log.info("job %s attempt %d: %s: %s", job.job_id, job.attempt, error.code, error)
+            if isinstance(error, SourceUnavailable):
+                self._replicas.note_down(job.db, error.message)
             self._settle(job, partial(self._failed, job, task, held, error))
         except Exception as error:  # the last line of defence: a bug must not leave the job STARTED
             log.exception("job %s attempt %d", job.job_id, job.attempt)
             broken = AttemptError(f"internal error ({type(error).__name__}); the worker's log has the details")
             self._settle(job, partial(self._failed, job, task, held, broken))
         else:
-            self._settle(job, partial(self._store.succeed, job, rows=outcome.rows, columns=outcome.columns))
+            succeed = partial(self._store.succeed, job, rows=outcome.rows, columns=outcome.columns)
+            self._settle(job, partial(succeed, snapshot_at=held.snapshot_at, size=held.progress.bytes))
+
+    def _execute(self, job: Job, task: Task, held: _Held) -> execution.Outcome:
+        """Run the query; what its thread logs meanwhile stays with the job."""
+        try:
+            with held.log.collecting():
+                return execution.run(
+                    job,
+                    task,
+                    sources=self._sources,
+                    results=self._results,
+                    timeout=self._time_limit(job, task),
+                    cancellation=held.token,
+                    progress=held.progress,
+                )
+        finally:
+            joblog.keep(self._store, held.log.take(last=True))
 
     def _time_limit(self, job: Job, task: Task) -> int:
         """Return the seconds that an attempt may take, 0 for any: the job's, else the task's, else the database's."""
@@ -208,11 +242,17 @@ class Worker:
             return job.timeout
         return self.settings.databases[job.db].timeout
 
-    def _pass_over(self, job: Job) -> None:
-        """Raise SourceUnavailable where another attempt has just found the database down, and another one may do."""
-        why = self._replicas.why_down(job.db)
-        if why is not None and self._replicas.next_of(job) is not None:
-            raise SourceUnavailable(why)
+    def _pass_over(self, job: Job) -> bool:
+        """Send a job on where another attempt has just found its database down, and another one may do.
+
+        Nobody has asked the database anew: it stays marked as down for no longer than it was.
+        """
+        why, other = self._replicas.why_down(job.db), self._replicas.next_of(job)
+        if why is None or other is None:
+            return False
+        log.info("job %s attempt %d: %s is passed over: %s", job.job_id, job.attempt, job.db, why)
+        self._settle(job, partial(self._store.reroute, job, other, error=why, code=SourceUnavailable.code))
+        return True
 
     def _failed(self, job: Job, task: Task, held: _Held, error: AttemptError) -> frozenset[str]:
         """Write down how a failed attempt ended, by the class of its error."""
@@ -223,8 +263,9 @@ class Worker:
         interrupted = isinstance(error, Interrupted) or isinstance(unheard, Interrupted)
         if interrupted or (isinstance(error, Fenced) and self._is_lost(held.worker)):
             return self._store.requeue(job)
+        if isinstance(error, SourceOverloaded):
+            self._store.slow_down(job.db, error.reason)
         if isinstance(error, SourceUnavailable):
-            self._replicas.note_down(job.db, error.message)
             other = self._replicas.next_of(job)
             if other is not None:
                 return self._store.reroute(job, other, error=error.message, code=error.code)
@@ -317,12 +358,14 @@ class Worker:
                 if now - polled >= self.settings.app.sweep:
                     polled = now
                     self._poll()
+                joblog.keep(self._store, [line for held in self._all_held() for line in held.log.take()])
             except StateUnavailable as error:
                 log.warning("no heartbeat: %s", error)
             except Draining:
                 return
             except Exception:
                 log.exception("the heartbeat stumbled; it goes on")
+            self._expectations.look([held.attempt for held in self._all_held()])
             if self._over.wait(_BEAT):
                 return
 
@@ -331,9 +374,11 @@ class Worker:
         worker = self._identity()
         with self._lock:
             moved = {run: held.progress for (run, _), held in self._held.items()}
-        progress = {run: Progress(phase=at.phase, rows=at.rows, bytes=at.bytes) for run, at in moved.items()}
+        told = ("phase", "rows", "bytes", "total", "total_basis")
+        progress = {run: Progress(**{name: getattr(at, name) for name in told}) for run, at in moved.items()}
+        memory = self._process.memory_info().rss
         try:
-            pulse = self._store.heartbeat(worker, progress, lease=self.settings.app.lease)
+            pulse = self._store.heartbeat(worker, progress, lease=self.settings.app.lease, memory=memory)
         except Fenced:
             self._forget(worker)
             return False

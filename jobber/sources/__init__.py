@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 
 from jobber.cancellation import Cancellation
@@ -11,31 +10,9 @@ from jobber.config import DatabaseSettings
 from jobber.config.clickhouse import missing
 from jobber.errors import ConfigError, QueryFailed, SourceUnavailable, TimedOut
 from jobber.sources.base import Query, Shape, Source
-from jobber.sources.generic import GenericSource
-from jobber.sources.mysql import MysqlSource
-from jobber.sources.postgresql import PostgresqlSource
-from jobber.sources.sqlite import SqliteSource
 from jobber.sqltext import parse
 
 __all__ = ["open_source", "ping"]
-
-
-def _clickhouse(settings: DatabaseSettings) -> Source:
-    """Import the driver, which comes with an extra, only where a section asks for it."""
-    if needed := missing():
-        raise ConfigError(f"db.{settings.name}: {needed}")
-    from jobber.sources.clickhouse import ClickhouseSource
-
-    return ClickhouseSource(settings)
-
-
-_BY_ENGINE: dict[str, Callable[[DatabaseSettings], Source]] = {
-    "clickhouse": _clickhouse,
-    "mariadb": MysqlSource,  # SQLAlchemy's other name of the same
-    "mysql": MysqlSource,
-    "postgresql": PostgresqlSource,
-    "sqlite": SqliteSource,
-}
 
 
 def open_source(settings: DatabaseSettings) -> Source:
@@ -44,7 +21,28 @@ def open_source(settings: DatabaseSettings) -> Source:
     Raises:
         ConfigError: the engine's driver is not installed, or the URL cannot name a source.
     """
-    return _BY_ENGINE.get(settings.engine, GenericSource)(settings)
+    # What is not configured is not imported: every process pays for what is, and one driver comes with an extra.
+    if settings.engine == "postgresql":
+        from jobber.sources.postgresql import PostgresqlSource
+
+        return PostgresqlSource(settings)
+    if settings.engine in ("mysql", "mariadb"):  # SQLAlchemy's two names of it
+        from jobber.sources.mysql import MysqlSource
+
+        return MysqlSource(settings)
+    if settings.engine == "sqlite":
+        from jobber.sources.sqlite import SqliteSource
+
+        return SqliteSource(settings)
+    if settings.engine == "clickhouse":
+        if needed := missing():
+            raise ConfigError(f"db.{settings.name}: {needed}")
+        from jobber.sources.clickhouse import ClickhouseSource
+
+        return ClickhouseSource(settings)
+    from jobber.sources.generic import GenericSource
+
+    return GenericSource(settings)
 
 
 def ping(source: Source, timeout: float) -> None:

@@ -7,7 +7,7 @@ canonical form of ``jobber.columns``. The backend says which it takes; the sourc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -17,6 +17,13 @@ from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row
 from jobber.jobs import Args
 from jobber.sqltext import Statement
+
+#: Seconds after which rows travel on though they are few: who looks at a slow query sees them come.
+DAWDLING = 0.5
+
+
+#: Why a source is overloaded (``SourceOverloaded``).
+TOO_MANY, SLOW_CONNECT = "too many connections", "connecting took too long"
 
 
 class Shape(Enum):
@@ -39,6 +46,10 @@ class Chunk:
     rows: int
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A statement with its arguments, ready to run on a source.
@@ -47,11 +58,13 @@ class Query:
         statement: the task's SQL, parsed for this source's engine.
         args: a list for positional placeholders, a mapping for named ones.
         label: what the database's own administrator should see of it in the process list: ``task=… job=…``.
+        begins: called by the source right before it sends the query: what it reads is no older than that.
     """
 
     statement: Statement
     args: Args
     label: str = ""
+    begins: Callable[[], None] = _nothing
 
 
 class RowStream(Protocol):
@@ -114,6 +127,19 @@ class Source(Protocol):
             SchemaChanged: only from dynamically typed sources, while rows are read.
             BadArguments: the arguments do not fit the placeholders.
             QueryFailed, SourceUnavailable, TimedOut: the engine's refusal, at opening or while rows are read.
+        """
+        ...
+
+    def estimate(self, query: Query, *, timeout: float) -> int | None:
+        """Return how many rows the engine's planner expects of a query; None if it says nothing that can be relied on.
+
+        The query is not run. It takes a connection of its own, and comes to nothing where none is free.
+
+        Parameters:
+            timeout: seconds that it may take; no planner needs many.
+
+        Raises:
+            AttemptError: the planner could not be asked.
         """
         ...
 

@@ -95,17 +95,22 @@ class GenericSource:
             if self.engine == "duckdb" and duckdb.describable(query.statement.sql):
                 with guarded():
                     described = _execute(connection, "DESCRIBE ", query.statement, values).fetchall()
+                    query.begins()
                     result = _execute(
                         connection, comment, query.statement, values, lambda sql: duckdb.lossless(sql, described)
                     )
                 yield duckdb.DuckDbRows(duckdb.columns_of(described), fetch)
                 return
             with guarded():
+                query.begins()
                 result = _execute(connection, comment, query.statement, values)
             if not result.returns_rows or result.cursor is None:
                 raise QueryFailed(f"{self.name}: the statement returns no columns; a task must read", retryable=False)
             inference = Inference([field[0] for field in result.cursor.description], [], columns)
             yield InferredRows(fetch(), fetch, inference)
+
+    def estimate(self, query: Query, *, timeout: float) -> None:
+        """Return None: dialects share no way to ask a planner."""
 
     def close(self) -> None:
         """Close all connections."""

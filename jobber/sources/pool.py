@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from jobber.aside import call_aside
 from jobber.cancellation import Cancellation
-from jobber.connecting import connect_aside
-from jobber.errors import SourceUnavailable
+from jobber.errors import SourceOverloaded, SourceUnavailable
+from jobber.sources.base import SLOW_CONNECT
 
 #: Seconds an unused connection is kept; proxies and firewalls forget idle ones.
 _IDLE_MAX = 300.0
+#: Seconds that what is only nice to know waits for a free session.
+FREE_WITHIN = 0.2
 _GLANCE = 0.1
 
 
@@ -130,10 +133,11 @@ class Pool(Generic[S]):
     def _open(self, cancellation: Cancellation) -> S:
         try:
             # A driver's own limit is per address, and leaves out the name server.
-            return connect_aside(self._connect, self._end, cancellation, self._connect_timeout + 5)
+            return call_aside(self._connect, self._connect_timeout + 5, cancellation=cancellation, discard=self._end)
         except TimeoutError:
-            raise SourceUnavailable(
-                f"the database {self._source} cannot be reached: no answer within {self._connect_timeout:g} s"
+            raise SourceOverloaded(
+                f"the database {self._source} cannot be reached: no answer within {self._connect_timeout:g} s",
+                reason=SLOW_CONNECT,
             ) from None
 
     @staticmethod

@@ -107,12 +107,16 @@ class SqliteSource:
 
             with guarded():
                 connection.execute("BEGIN")
+                query.begins()
                 cursor = connection.execute(query.statement.sql, values)
             if cursor.description is None:
                 raise QueryFailed(f"{self.name}: the statement returns no columns; a task must read", retryable=False)
             first = fetch()
             inference = Inference([name for name, *_ in cursor.description], declared, columns)
             yield InferredRows(first, fetch, inference)
+
+    def estimate(self, query: Query, *, timeout: float) -> None:
+        """Return None: SQLite keeps its estimates to itself."""
 
     def close(self) -> None:
         """Do nothing: a connection lives as long as its query."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobber.config import DatabaseSettings
-from jobber.errors import AttemptError, QueryFailed, SourceUnavailable, ValueNotRepresentable
+from jobber.errors import AttemptError, QueryFailed, SourceOverloaded, SourceUnavailable, ValueNotRepresentable
 from jobber.sources import open_source
 from jobber.sources.base import Shape, Source
 from jobber.sqltext import Statement, parse
@@ -51,7 +51,7 @@ def test_a_refused_statement_is_told_in_the_engines_words(
         ("08006", SourceUnavailable, True),
         ("57P01", SourceUnavailable, True),
         ("57P03", SourceUnavailable, True),
-        ("53300", SourceUnavailable, True),
+        ("53300", SourceOverloaded, True),
     ],
 )
 def test_the_state_of_an_error_decides_whether_it_may_pass(

@@ -6,7 +6,8 @@ import re
 
 from clickhouse_driver import errors
 
-from jobber.errors import AttemptError, QueryFailed, SourceUnavailable, TimedOut
+from jobber.errors import AttemptError, QueryFailed, SourceOverloaded, SourceUnavailable, TimedOut
+from jobber.sources.base import SLOW_CONNECT, TOO_MANY
 
 #: What the driver and Python raise where the connection is of no use any more.
 BROKEN = (errors.Error, OSError, EOFError)
@@ -14,6 +15,8 @@ BROKEN = (errors.Error, OSError, EOFError)
 #: What may pass by waiting (https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp): too many
 #: queries, no memory, no quota left, a server behind this one that is down, and the like.
 _PASSING = frozenset({32, 198, 201, 202, 209, 210, 225, 236, 241, 243, 279, 286, 369, 425, 439, 473, 499, 745, 999})
+#: Too many queries at a time; a server that is overloaded.
+_TOO_MANY = frozenset({202, 745})
 _TIMEOUT_EXCEEDED = 159
 _PREFIX = re.compile(r"(?:Code: \d+\. )?(?:DB::(?:NetException|Exception): )+")
 
@@ -38,13 +41,16 @@ def translate(error: BaseException, source: str, *, timeout: float = 0, connecti
     """
     if not isinstance(error, errors.ServerException):
         why = "cannot be reached" if connecting else "is not available"
-        return SourceUnavailable(f"the database {source} {why}: {words(error)}")
+        message = f"the database {source} {why}: {words(error)}"
+        slow = connecting and isinstance(error, errors.SocketTimeoutError | TimeoutError)
+        return SourceOverloaded(message, reason=SLOW_CONNECT) if slow else SourceUnavailable(message)
+    if error.code in _TOO_MANY:
+        message = f"the database {source} is not available: {words(error)}"
+        return SourceOverloaded(message, reason=TOO_MANY, errno=error.code)
     if connecting:
         return SourceUnavailable(f"the database {source} is not available: {words(error)}", errno=error.code)
-    if error.code == _TIMEOUT_EXCEEDED and timeout:
-        return too_long(source, timeout)
-    if error.code == _TIMEOUT_EXCEEDED:  # a limit that the query itself or the server's administrator has set
-        return TimedOut(f"{source}: {words(error)}", errno=error.code)
+    if error.code == _TIMEOUT_EXCEEDED:  # without ``timeout`` a limit of the query itself or the server's administrator
+        return too_long(source, timeout) if timeout else TimedOut(f"{source}: {words(error)}", errno=error.code)
     return QueryFailed(f"{source}: {words(error)}", retryable=error.code in _PASSING, errno=error.code)
 
 

@@ -97,6 +97,9 @@ class ClickhouseSource:
         finally:
             self._pool.release(session)
 
+    def estimate(self, query: Query, *, timeout: float) -> None:
+        """Return None: ClickHouse estimates what a query reads, not what it returns."""
+
     def close(self) -> None:
         """Close all connections; those in use close when their query ends."""
         self._pool.close()
@@ -133,6 +136,7 @@ class ClickhouseSource:
                     retryable=False,
                 )
             sql = f"SELECT {', '.join(field.asked() for field in fields)} FROM ({sql}\n)"  # noqa: S608
+        query.begins()
         session.start(_comment(query.label) + sql)
         header = session.receive()
         sent = header.columns_with_types if header is not None else []

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pymysql import err
 
-from jobber.errors import AttemptError, QueryFailed, SourceUnavailable, TimedOut
+from jobber.errors import AttemptError, QueryFailed, SourceOverloaded, SourceUnavailable, TimedOut
 from jobber.mysql import Meaning, meaning, number, words
+from jobber.sources.base import SLOW_CONNECT, TOO_MANY
 
 #: Nobody listens there, or nobody answers.
 _UNREACHABLE = frozenset({2002, 2003, 2005})
+#: Of the server, of the account, of its threads; the account's share of connections.
+_TOO_MANY = frozenset({1040, 1203, 1226, 1637})
 #: SQLSTATE of errors that have none of their own: the engine's, and whatever else may pass.
 _GENERAL = frozenset({None, "", "HY000", "HY001"})
 
@@ -28,7 +31,7 @@ def translate(error: err.Error, source: str, *, timeout: float = 0, expired: boo
     match what:
         case Meaning.LOST | Meaning.UNAVAILABLE:
             why = "cannot be reached" if code in _UNREACHABLE else "is not available"
-            return SourceUnavailable(f"the database {source} {why}: {text}", errno=code)
+            return _unavailable(error, f"the database {source} {why}: {text}", code)
         case Meaning.TIMED_OUT:  # a limit that the query itself or the server's administrator has set
             return TimedOut(f"{source}: {text}", errno=code)
         case Meaning.CONFLICT:
@@ -37,3 +40,12 @@ def translate(error: err.Error, source: str, *, timeout: float = 0, expired: boo
             return QueryFailed(f"{source}: {text}", retryable=True, errno=code)
         case _:
             return QueryFailed(f"{source}: {text}", retryable=False, errno=code)
+
+
+def _unavailable(error: err.Error, message: str, code: int) -> SourceUnavailable:
+    if code in _TOO_MANY:
+        return SourceOverloaded(message, reason=TOO_MANY, errno=code)
+    # PyMySQL keeps what the operating system said.
+    if code in _UNREACHABLE and isinstance(getattr(error, "original_exception", None), TimeoutError):
+        return SourceOverloaded(message, reason=SLOW_CONNECT, errno=code)
+    return SourceUnavailable(message, errno=code)

@@ -8,6 +8,7 @@ holds. The packets' numbers are not looked at: TCP neither loses nor swaps any.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from pymysql.constants import CR, SERVER_STATUS
 
 from jobber.mysql import Connection
 from jobber.mysql.protocol import Packet
+from jobber.sources.base import DAWDLING
 
 #: Stands for NULL among the fields and is known by its identity: a text may be equal to it. It is COPY's own NULL.
 NULL = b"\\N"
@@ -73,7 +75,7 @@ class RowPackets:
             err.Error: the server's own, or the connection is gone, or what came are no rows.
         """
         flat: list[bytes] = []
-        nulls = taken = 0
+        nulls, taken, began = 0, 0, time.monotonic()
         while not self.ended and taken < most:
             before = self._at
             try:
@@ -88,6 +90,8 @@ class RowPackets:
                 payload = self._long_payload()
                 nulls += self._cut(payload, 0, len(payload), flat.append)
                 taken += len(payload)
+            elif flat and time.monotonic() - began > DAWDLING:
+                break
             elif taken < most:
                 self._data, self._at = self._data[self._at :] + self._connection.receive(_PIECE), 0
         return Fields(flat, nulls) if flat else None

@@ -24,6 +24,7 @@ from jobber.mysql import ColumnPacket, Connection, Killer
 from jobber.sources.mysql.failures import translate
 from jobber.sources.mysql.packets import Fields, RowPackets, torn
 from jobber.sources.mysql.rowforms import binary_row, text_row
+from jobber.sources.notices import Notices
 
 #: Seconds that the server has to end what is left of a query, or to clean a session up.
 _PATIENCE = 1.5
@@ -72,6 +73,7 @@ class Session:
         #: What the administrator, or the URL, chose; every query begins with it.
         self.sql_mode: str = connection.rows("SELECT @@sql_mode")[0][0]
         self._source = source
+        self._notices = Notices(source)
         self._killer = Killer(connection, another)
         self._rows: RowPackets | None = None
         self._timeout = 0.0
@@ -179,8 +181,9 @@ class Session:
         return fields
 
     def _check_warnings(self) -> None:
-        """Fail over what the server has cut off, of which it only warns."""
-        for _, code, text in self.connection.rows("SHOW WARNINGS"):
+        """Fail over what the server has cut off, of which it only warns; log the rest."""
+        for severity, code, text in self.connection.rows("SHOW WARNINGS"):
+            self._notices.say(severity, f"{text} ({code})")
             if code in _CUT and _ASKED_FOR not in text:
                 raise QueryFailed(
                     f"{self._source}: {text} (warning {code}); {_CUT[code]} is too small for this query: change it on "

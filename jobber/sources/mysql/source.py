@@ -21,9 +21,10 @@ from jobber.sources.base import Chunk, Query, RowStream, Shape
 from jobber.sources.mysql import statements, types
 from jobber.sources.mysql.charsets import Charsets
 from jobber.sources.mysql.failures import translate
+from jobber.sources.mysql.planning import planned_rows
 from jobber.sources.mysql.session import Prepared, Session
 from jobber.sources.mysql.values import Values
-from jobber.sources.pool import Pool
+from jobber.sources.pool import FREE_WITHIN, Pool
 from jobber.sqltext import Statement
 
 #: Bytes of rows that travel together; decoded ones take several times as much memory.
@@ -95,6 +96,22 @@ class MysqlSource:
         finally:
             self._pool.release(session)
 
+    def estimate(self, query: Query, *, timeout: float) -> int | None:
+        """Return the rows that the optimizer expects of a query with its arguments; None where it tells too much."""
+        if statements.tells(query.statement.sql) or statements.condenses(query.statement.sql):
+            return None
+        nobody = Cancellation()
+        values = _arguments(query.statement.bind(query.args))
+        session = self._begun(nobody, timeout, patience=FREE_WITHIN)
+        try:
+            session.limit(timeout)
+            with session.guard(nobody):
+                session.forget(self._prepare(session, query.statement))
+                literals = session.literals(values)
+                return planned_rows(session, query.statement.render(lambda i: f" {literals[i]} "))
+        finally:
+            self._pool.release(session)
+
     def close(self) -> None:
         """Close all connections; those in use close when their query ends."""
         self._pool.close()
@@ -146,6 +163,7 @@ class MysqlSource:
         texts = self._charsets.forms(session.connection, prepared.columns)
         if not texts:
             session.connection.run("SET character_set_results = utf8mb4")
+        query.begins()
         if any(map(types.rounded, prepared.columns)):
             definitions = session.execute(prepared)
         else:

@@ -17,6 +17,14 @@ _TELLING = frozenset({"SHOW", "EXPLAIN", "DESCRIBE", "DESC", "HELP"})
 #: Statements that return columns and are no queries, by their first two words.
 _MAINTAINING = frozenset({"ANALYZE", "CHECK", "OPTIMIZE", "REPAIR"})
 _MAINTAINED = frozenset({"TABLE", "TABLES", "VIEW", "LOCAL", "NO_WRITE_TO_BINLOG"})
+#: Words of queries whose rows the optimizer counts before they become fewer; some are names elsewhere.
+_CONDENSING = frozenset(
+    [
+        *("GROUP", "HAVING", "OFFSET", "COUNT", "SUM", "AVG", "MIN", "MAX", "GROUP_CONCAT", "ANY_VALUE"),
+        *("BIT_AND", "BIT_OR", "BIT_XOR", "JSON_ARRAYAGG", "JSON_OBJECTAGG", "STD", "STDDEV", "STDDEV_POP"),
+        *("STDDEV_SAMP", "VARIANCE", "VAR_POP", "VAR_SAMP", "MEDIAN"),
+    ]
+)
 
 #: MySQL knows max_execution_time since the first, and transaction_read_only since the second; version 8 dropped the
 #: name tx_read_only, which MariaDB keeps.
@@ -67,6 +75,11 @@ def tells(sql: str) -> bool:
     return any(word in _TELLING for word in _first_words(sql, 1))
 
 
+def condenses(sql: str) -> bool:
+    """Tell whether a query may return far fewer rows than its tables, joined, have; in doubt it may."""
+    return any(word in _CONDENSING for word in _first_words(sql, None))
+
+
 def maintains(sql: str) -> bool:
     """Tell whether a statement is about the upkeep of tables; some of them MariaDB allows in a read-only session."""
     words = _first_words(sql, 2)
@@ -89,7 +102,7 @@ def reads_alike(statement: Statement, sql_mode: str) -> bool:
         return False
 
 
-def _first_words(sql: str, count: int) -> list[str]:
+def _first_words(sql: str, count: int | None) -> list[str]:
     found = (token for token in tokens(sql, dialect("mysql")) if token.kind is Kind.WORD)
     try:
         return [sql[token.start : token.end].upper() for token in islice(found, count)]

@@ -8,16 +8,20 @@ import psycopg
 from psycopg.pq import DiagnosticField
 from psycopg.pq.abc import PGresult
 
-from jobber.errors import AttemptError, QueryFailed, SourceUnavailable, TimedOut
+from jobber.errors import AttemptError, QueryFailed, SourceOverloaded, SourceUnavailable, TimedOut
+from jobber.sources.base import SLOW_CONNECT, TOO_MANY
 
 QUERY_CANCELED = "57014"
 _READ_ONLY = "25006"
+_TOO_MANY_CONNECTIONS = "53300"
+#: The same before a connection stands, where libpq has no SQLSTATE to give; of PostgreSQL and of pgbouncer.
+_NO_MORE = re.compile(r"too many (clients|connections)|connection slots are reserved|no more connections allowed")
 #: What COPY answers to a statement that it cannot wrap (EXPLAIN, SHOW, CALL …).
 NOT_FOR_COPY = frozenset({"42601", "0A000"})
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNAVAILABLE_CLASSES = frozenset({"08", "28"})
-_UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "3D000", "25P03"})
+_UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "57P05", _TOO_MANY_CONNECTIONS, "3D000", "25P03"})
 #: Classes of errors that the same statement on the same schema meets again.
 _FINAL_CLASSES = frozenset(
     {"0A", "20", "21", "22", "23", "25", "26", "2B", "2D", "2F", "34", "39", "3B", "3F", "42", "44", "54"}
@@ -62,10 +66,13 @@ def translate(error: psycopg.Error | ServerError, source: str, *, timeout: float
         timeout: the time limit of the query, seconds; 0 if it had none.
     """
     if isinstance(error, psycopg.Error):
-        return SourceUnavailable(f"the database {source} cannot be reached: {_reason(error)}")
+        return _unreachable(error, source)
     state, words = error.sqlstate, error.words()
     if state in _UNAVAILABLE or state[:2] in _UNAVAILABLE_CLASSES:
-        return SourceUnavailable(f"the database {source} is not available: {words}", sqlstate=state)
+        message = f"the database {source} is not available: {words}"
+        if state == _TOO_MANY_CONNECTIONS:
+            return SourceOverloaded(message, reason=TOO_MANY, sqlstate=state)
+        return SourceUnavailable(message, sqlstate=state)
     if state == QUERY_CANCELED:
         # The server tells a time limit from an administrator's cancel in words only, and translates them.
         if "statement timeout" in words or (timeout and "user request" not in words):
@@ -76,6 +83,13 @@ def translate(error: psycopg.Error | ServerError, source: str, *, timeout: float
         # Of a write inside a WITH the server says that it cannot execute SELECT.
         words = f"{words}; jobber only reads its sources"
     return QueryFailed(f"{source}: {words}", retryable=state[:2] not in _FINAL_CLASSES, sqlstate=state)
+
+
+def _unreachable(error: psycopg.Error, source: str) -> SourceUnavailable:
+    message = f"the database {source} cannot be reached: {_reason(error)}"
+    if isinstance(error, psycopg.errors.ConnectionTimeout):
+        return SourceOverloaded(message, reason=SLOW_CONNECT)
+    return SourceOverloaded(message, reason=TOO_MANY) if _NO_MORE.search(message) else SourceUnavailable(message)
 
 
 def _reason(error: psycopg.Error) -> str:

@@ -21,6 +21,7 @@ from psycopg.pq.abc import PGresult
 
 from jobber.cancellation import Cancellation
 from jobber.columns import Row
+from jobber.sources.base import DAWDLING
 from jobber.sources.postgresql.failures import ServerError, translate
 
 #: Bytes of COPY text that travel together. Larger chunks are no faster (measured), and cost memory.
@@ -147,13 +148,15 @@ class Session:
     def copy_chunk(self) -> tuple[bytes, int]:
         """Return the next rows and their number; nothing after the last."""
         get, take_part = self._pgconn.get_copy_data, (parts := []).append  # type: ignore[var-annotated]
-        size = 0
+        size, began = 0, time.monotonic()
         while self._copying and size < CHUNK_BYTES:
             length, row = get(_ASYNC)  # the server sends one message per row
             if length > 0:
                 take_part(row)
                 size += length
             elif length == 0:
+                if parts and time.monotonic() - began > DAWDLING:
+                    break
                 self._wait(select.POLLIN)
                 self._pgconn.consume_input()
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +19,8 @@ from jobber.columns import Column, Row
 from jobber.config import DatabaseSettings
 from jobber.errors import QueryFailed, SourceUnavailable, TimedOut, ValueNotRepresentable
 from jobber.sources.base import Chunk, Query, RowStream, Shape
-from jobber.sources.pool import Pool
+from jobber.sources.notices import Notices
+from jobber.sources.pool import FREE_WITHIN, Pool
 from jobber.sources.postgresql import types
 from jobber.sources.postgresql.failures import NOT_FOR_COPY, ServerError, translate
 from jobber.sources.postgresql.session import Session, UndecodableResult
@@ -119,11 +121,30 @@ class PostgresqlSource:
                     if Shape.ENCODED in accepts:  # COPY refused it, which ended the transaction
                         session.script("ROLLBACK; " + _begin(timeout))
                         session.prepare(text)
+                    query.begins()
                     session.start_rows(values)
                 stream = _DecodedRows(session, found, cancellation, timeout, text)
             yield stream
         finally:
             self._pool.release(session)
+
+    def estimate(self, query: Query, *, timeout: float) -> int | None:
+        """Return the rows that PostgreSQL's planner expects of a query with its arguments."""
+        nobody = Cancellation()
+        values = types.parameters(query.statement.bind(query.args))
+
+        def begin(session: Session) -> None:
+            with session.guard(nobody, timeout), session.patience(timeout):
+                session.script(_begin(timeout))
+
+        session = self._pool.acquire(nobody, begin, patience=FREE_WITHIN)
+        try:
+            with session.guard(nobody, timeout), session.patience(timeout + _GRACE):
+                inner = self._written_out(session, query, values, session.prepare(_numbered(query.statement)))
+                ((plan,),) = session.select(f"EXPLAIN (FORMAT JSON) {inner}")
+        finally:
+            self._pool.release(session)
+        return int(json.loads(plan or "null")[0]["Plan"]["Plan Rows"])
 
     def close(self) -> None:
         """Close all connections; those in use close when their query ends."""
@@ -140,9 +161,8 @@ class PostgresqlSource:
 
         ``described`` has proved the text to be one whole statement: nothing in it can close the parenthesis.
         """
-        names = self._names(session, [described.param_type(i) for i in range(described.nparams)])
-        literals = [types.literal(*pair, session.connection) for pair in zip(values, names, strict=True)]
-        inner = query.statement.render(lambda i: literals[i])
+        inner = self._written_out(session, query, values, described)
+        query.begins()
         try:
             session.start_copy(f"{_comment(query.label)}COPY ({inner}\n) TO STDOUT")
         except ServerError as error:
@@ -150,6 +170,12 @@ class PostgresqlSource:
                 return False
             raise
         return True
+
+    def _written_out(self, session: Session, query: Query, values: Sequence[bytes | None], described: PGresult) -> str:
+        """Return the query with its arguments as constants, each of the type that the server wants there."""
+        names = self._names(session, [described.param_type(i) for i in range(described.nparams)])
+        literals = [types.literal(*pair, session.connection) for pair in zip(values, names, strict=True)]
+        return query.statement.render(lambda i: literals[i])
 
     def _names(self, session: Session, oids: Sequence[int]) -> list[str]:
         """Return the types' names as they stand in a cast."""
@@ -175,6 +201,10 @@ class PostgresqlSource:
                         connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", [name, value], prepare=False)
         except psycopg.Error as error:
             raise translate(error, self.name) from error
+        notices = Notices(self.name)
+        connection.add_notice_handler(
+            lambda said: notices.say(said.severity_nonlocalized or "", said.message_primary or "")
+        )
         return Session(connection, self.name)
 
 
