@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from jobber import queueing
+from jobber import publishing, queueing
 from jobber import sources as source_databases
 from jobber import tasks as task_files
+from jobber.completion import Completer
 from jobber.config import Settings
 from jobber.queueing import Queueing, build
 from jobber.readiness import PATIENCE, Dependency, Readiness
 from jobber.results import open_results
+from jobber.scheduling import Scheduler
 from jobber.service import Service
 from jobber.sources import open_source
-from jobber.store import Gate, GateKind, Store
+from jobber.store import UNLIMITED, Gate, GateKind, Limits, Store
 from jobber.tasks import TaskSet
 from jobber.watcher import Watcher
 
@@ -37,7 +39,7 @@ class Instance:
         self.directories = directories
         self._tasks = task_files.load(directories, settings)
         self._reloading = threading.Lock()
-        self.store = Store(settings.state.url, pool_size=settings.state.pool_size)
+        self.store = Store(settings.state.url, pool_size=settings.state.pool_size, events=settings.events.enabled)
         self.sources = {name: open_source(database) for name, database in settings.databases.items()}
         self.results = {name: open_results(database) for name, database in settings.results.items()}
         self.queueing = Queueing(build(settings))
@@ -57,12 +59,24 @@ class Instance:
             return self._tasks
 
     def announce_limits(self) -> None:
-        """Write the limits of config and task files into the store, where every claim counts against them."""
-        limits = {
-            Gate(GateKind.DATABASE, name): database.max_concurrent for name, database in self.settings.databases.items()
-        }
-        limits |= {Gate(GateKind.TASK, task.name): task.concurrency for task in self._tasks.values()}
-        self.store.set_limits(limits)
+        """Write the limits and rates of config and task files into the store, where every claim counts against them.
+
+        Of what others may have that this instance has not, databases and tasks, theirs stay.
+        """
+        self.store.announce(limits_of(self.settings, self._tasks), paces_of(self.settings))
+
+    def completer(self) -> Completer:
+        """Return what turns requests into jobs."""
+        return Completer(
+            self.settings.app,
+            tasks=self.tasks,
+            table_name=lambda name, job_id: self.results[name].table_name(job_id),
+            webhooks=self.settings.webhooks,
+        )
+
+    def scheduler(self) -> Scheduler:
+        """Return what fires schedules."""
+        return Scheduler(store=self.store, completer=self.completer(), tasks=self.tasks, wake=self.queueing.wake)
 
     def service(self, *, waiters: int) -> Service:
         """Return the operations that the API offers.
@@ -84,9 +98,11 @@ class Instance:
 
     def dependencies(self) -> list[Dependency]:
         """Return all that this process depends on, each with the way to ask whether it answers."""
+        told = self.settings.events.enabled
         return [
             Dependency("state", "state", self.store.ping, required=True),
             Dependency("broker", "broker", partial(queueing.ping, self.queueing.app)),
+            *([Dependency("events", "events", partial(publishing.ask, self.settings, self.store))] if told else []),
             *(Dependency("results", name, backend.ping) for name, backend in self.results.items()),
             *(
                 Dependency("database", name, partial(source_databases.ping, source, PATIENCE))
@@ -102,3 +118,26 @@ class Instance:
         for backend in self.results.values():
             backend.close()
         self.store.close()
+
+
+def limits_of(settings: Settings, tasks: TaskSet) -> dict[Gate, Limits]:
+    """Return the limits of a config and its task files by gate."""
+    app = settings.app
+    limits = {
+        Gate(GateKind.TOTAL, ""): Limits(app.max_jobs),
+        Gate(GateKind.TENANT, ""): Limits(app.tenant_max_concurrent, app.tenant_max_pending),
+    }
+    limits |= {Gate(GateKind.DATABASE, name): Limits(of.max_concurrent) for name, of in settings.databases.items()}
+    limits |= {Gate(GateKind.TASK, task.name): Limits(task.concurrency) for task in tasks.values()}
+    limits |= {
+        Gate(GateKind.QUEUE, name): Limits(of.max_concurrent, of.max_pending) for name, of in settings.queues.items()
+    }
+    for name, of in settings.tenants.items():
+        # They stand in the place of those of every tenant, also where they are none.
+        limits[Gate(GateKind.TENANT, name)] = Limits(of.max_concurrent or UNLIMITED, of.max_pending or UNLIMITED)
+    return limits
+
+
+def paces_of(settings: Settings) -> dict[str, float]:
+    """Return the starts per second of each database of a config, 0 for any number."""
+    return {name: of.max_starts for name, of in settings.databases.items()}

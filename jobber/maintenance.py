@@ -15,7 +15,8 @@ from jobber.config import Settings
 from jobber.errors import StateUnavailable
 from jobber.leading import Role
 from jobber.queueing import Queueing, sweep_folder
-from jobber.store import Store
+from jobber.scheduling import Scheduler
+from jobber.store import Due, Store
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ ROLE = "maintenance"
 _LEASE = 6.0
 #: Seconds between two looks for due jobs.
 _TICK = 0.25
+#: … and between two while a database takes no more starts, at least.
+_GLANCE = 0.05
 #: Seconds that due jobs are made ready in one go: other chores wait for this thread.
 _SPELL = 1.0
 #: Seconds between two prunings of the history, once all that is old is forgotten.
@@ -35,14 +38,26 @@ class Maintenance:
 
     Parameters:
         holder: a name of this process that no other has.
+        scheduler: fires schedules, where this process does.
     """
 
-    def __init__(self, *, settings: Settings, store: Store, queueing: Queueing, holder: str) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        queueing: Queueing,
+        holder: str,
+        scheduler: Scheduler | None = None,
+    ) -> None:
         self._settings = settings
         self._store = store
         self._queueing = queueing
+        self._scheduler = scheduler
+        self._schedules: float | None = None  # seconds until one fires, at the last look
         self._over = threading.Event()
         self._leading = False
+        self._pause = _TICK  # seconds until the next look
         self._role = Role(store, ROLE, holder, lease=min(_LEASE, settings.app.lease / 2))
         sweep = settings.app.sweep
         self._chores = [
@@ -57,9 +72,10 @@ class Maintenance:
 
     def run(self) -> None:
         """Do what is due, until stopped; in a thread of its own."""
-        while not self._over.wait(_TICK):
+        while not self._over.wait(self._pause):
             # Everywhere: a job whose time has come waits for no role to find another process.
             self._step(self._release_due)
+            self._step(self._fire)
             self._step(self._seek)
             for chore in self._chores:
                 if self._leading and chore.is_due():
@@ -84,12 +100,30 @@ class Maintenance:
         """Make jobs ready whose time has come, a piece at a time; of several processes each takes other pieces."""
         until = time.monotonic() + _SPELL
         # A plain read, four times a second; the rest is a write transaction.
-        while (due := self._store.due().jobs) is not None and due <= 0 and time.monotonic() < until:
+        while (due := self._look().jobs) is not None and due <= 0 and time.monotonic() < until:
             queues = self._store.release_due()
             if not queues:
                 return  # another process is at it
             for queue in queues:
                 self._queueing.wake(queue)
+
+    def _look(self) -> Due:
+        """Return what time has brought; wake those who wait for a database that takes another start again."""
+        self._pause, self._schedules = _TICK, None
+        due = self._store.due()
+        self._schedules = due.schedules
+        if due.starts is not None and due.starts <= 0:
+            for queue in self._store.refill():
+                self._queueing.wake(queue)
+        elif due.starts is not None:
+            # Rates below some two a second would not be reached if it were looked after later.
+            self._pause = min(_TICK, max(_GLANCE, due.starts))
+        return due
+
+    def _fire(self) -> None:
+        """Fire schedules; of several processes one does."""
+        if self._scheduler is not None:
+            self._scheduler.step(self._schedules)
 
     def _sweep(self) -> None:
         """Wake every queue that has work: this is what makes a lost message harmless."""

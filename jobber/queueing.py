@@ -18,15 +18,16 @@ from typing import Any
 from celery import Celery
 from celery.app import amqp as celery_amqp
 from kombu.connection import Connection
+from kombu.transport import TRANSPORT_ALIASES
 
-from jobber import filequeue, rabbitqueue, redisqueue
+from jobber import filequeue, rabbitqueue
 from jobber.config import Settings
 from jobber.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
 
-#: Where importing registers the transports under their URL schemes.
-TRANSPORTS = (filequeue, rabbitqueue, redisqueue)
+# Named, not imported: kombu does that where the broker is a Redis, whose client takes long to import.
+TRANSPORT_ALIASES["redis"] = TRANSPORT_ALIASES["rediss"] = "jobber.redisqueue:Transport"
 
 #: Names of the Celery task and of the remote-control command that workers answer to.
 WAKE = "jobber.wake"
@@ -242,7 +243,7 @@ class Queueing:
                 self._send_again(wakes, cancels)
             except Exception as error:  # noqa: BLE001  # each client has its own tree; this thread must outlive all
                 # Nothing is lost: idle workers look for work themselves, heartbeats carry cancels.
-                log.warning("the broker cannot be reached (%s); workers look for work themselves", _reason(error))
+                log.warning("the broker cannot be reached (%s); workers look for work themselves", reason(error))
             time.sleep(_PAUSE)
 
     def _send_again(self, wakes: Counter[str], cancels: list[tuple[int, int]]) -> None:
@@ -282,10 +283,10 @@ def ping(app: Celery) -> None:
             connection.ensure_connection(max_retries=1, timeout=4)
             app.amqp.queues[app.conf.task_default_queue](connection.default_channel).queue_declare()
     except Exception as error:
-        raise BrokerUnavailable(f"the broker cannot be used: {_reason(error)}") from error
+        raise BrokerUnavailable(f"the broker cannot be used: {reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Say why the broker cannot be used, without its address."""
     cause = error.__cause__ or error
     inner: BaseException | None = cause

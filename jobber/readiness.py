@@ -25,7 +25,7 @@ class Dependency:
     """Something that an instance depends on.
 
     Parameters:
-        kind: ``state``, ``broker``, ``results`` or ``database``.
+        kind: ``state``, ``broker``, ``events``, ``results`` or ``database``.
         name: of its section in the config; of what there is one only, the kind.
         ask: returns if it answers, and raises why it does not.
         required: whether jobs can be neither accepted nor looked at without it.
@@ -145,6 +145,6 @@ class _Question:
 
 
 def _described(of: Dependency) -> str:
-    return {"state": "the state database", "broker": "the broker"}.get(
+    return {"state": "the state database", "broker": "the broker", "events": "the outbox of events"}.get(
         of.kind, f"the {'results ' if of.kind == 'results' else ''}database {of.name}"
     )

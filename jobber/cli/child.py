@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jobber.cli.logs import configure_logging
-from jobber.cli.processes import DRAIN, INTERRUPT, RELOAD, Plan, leave, obey, receive_plan, say_ready
+from jobber.cli.processes import DRAIN, INTERRUPT, RELOAD, Plan, importing, leave, obey, receive_plan, say_ready
 from jobber.errors import JobberError
 
 if TYPE_CHECKING:
@@ -34,19 +34,24 @@ _CONNECTIONS = 4096
 def main() -> int:
     """Run the child named by the first argument until the supervisor ends it."""
     role = sys.argv[1]
-    plan = receive_plan()
+    with importing():  # its settings bring half of jobber with them
+        plan = receive_plan()
     configure_logging(plan.settings.app.log_level)
     return {"api": run_api, "worker": run_worker}[role](plan)
 
 
 def run_worker(plan: Plan) -> int:
     """Serve queues: the Celery worker, its heartbeat and the maintenance thread."""
-    from jobber.consumer import node_name, serve
-    from jobber.instance import Instance
-    from jobber.janitor import Janitor
-    from jobber.maintenance import Maintenance
-    from jobber.rescue import Rescuer
-    from jobber.worker import Worker
+    with importing():
+        from jobber.consumer import node_name, serve
+        from jobber.history import Archivist
+        from jobber.instance import Instance
+        from jobber.janitor import Janitor
+        from jobber.maintenance import Maintenance
+        from jobber.publishing import Publisher
+        from jobber.rescue import Rescuer
+        from jobber.webhooks import Caller
+        from jobber.worker import Worker
 
     instance = Instance(plan.settings.for_jobs(plan.slots), plan.directories)
 
@@ -66,10 +71,15 @@ def run_worker(plan: Plan) -> int:
     )
     holder = f"{node_name(worker)}:{uuid.uuid4().hex[:8]}"
     store, queueing, results = instance.store, instance.queueing, instance.results
-    keepers: list[Maintenance | Rescuer | Janitor] = [
-        Maintenance(settings=plan.settings, store=store, queueing=queueing, holder=holder),
+    keepers: list[Maintenance | Rescuer | Janitor | Publisher | Caller | Archivist] = [
+        Maintenance(
+            settings=plan.settings, store=store, queueing=queueing, holder=holder, scheduler=instance.scheduler()
+        ),
         Rescuer(settings=plan.settings, store=store, queueing=queueing, results=results, holder=holder),
         Janitor(store=store, results=results, holder=holder),
+        Publisher(settings=plan.settings, store=store, holder=holder),
+        Caller(settings=plan.settings, store=store),
+        Archivist(store=store, tasks=instance.tasks, history=plan.settings.app.history),
     ]
     keeping = [
         threading.Thread(target=keeper.run, name=type(keeper).__name__.lower(), daemon=True) for keeper in keepers
@@ -105,9 +115,10 @@ def run_worker(plan: Plan) -> int:
 
 def run_api(plan: Plan) -> int:
     """Answer HTTP: granian's main process, which forks the one that builds the app and serves it."""
-    from granian import Granian
-    from granian.constants import HTTPModes, Interfaces
-    from granian.log import LogLevels
+    with importing():
+        from granian import Granian
+        from granian.constants import HTTPModes, Interfaces
+        from granian.log import LogLevels
 
     server = Granian(
         "jobber",
@@ -129,8 +140,9 @@ def run_api(plan: Plan) -> int:
 
 
 def _app(plan: Plan) -> Flask:
-    from jobber.api import create_app
-    from jobber.instance import Instance
+    with importing():
+        from jobber.api import create_app
+        from jobber.instance import Instance
 
     instance = Instance(plan.settings, plan.directories)
     service = instance.service(waiters=_WAITERS)

@@ -2,90 +2,27 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import click
 
 import jobber
-from jobber import config, queueing, tasks
+from jobber import queueing, tasks
+from jobber.cli.flags import Flags
 from jobber.cli.logs import configure_logging
 from jobber.cli.processes import Plan
 from jobber.cli.rehearsal import rehearse
 from jobber.cli.starting import Start
 from jobber.cli.supervisor import Supervisor, check_address, reload_running
-from jobber.config import AppSettings, Settings
 from jobber.errors import ConfigError, JobberError, TaskFileError
 from jobber.instance import Instance
-from jobber.jobs import JOB_ID_PATTERN
 from jobber.tasks import TaskSet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flags:
-    """The command line's options, as the README of the project describes them."""
-
-    config: Path | None
-    directories: tuple[Path, ...]
-    queues: tuple[str, ...]
-    worker_name: str
-    worker_concurrency: int
-    worker_processes: int
-    worker_only: bool
-    server: str
-    insecure: bool
-    strict: bool
-    drain_timeout: float | None
-
-    def settings(self) -> Settings:
-        """Return the settings of file, environment and flags. Raises ConfigError."""
-        settings = config.load(self.config, os.environ)
-        if len(self.queues) == 1 and settings.app.default_queue == AppSettings().default_queue:
-            # As sql-jobber and dungbeetle do; else jobs without a queue would wait for a worker that nobody started.
-            settings = replace(settings, app=replace(settings.app, default_queue=self.queue_names()[0]))
-        if self.drain_timeout is not None:
-            settings = replace(settings, app=replace(settings.app, drain_timeout=self.drain_timeout))
-        return settings
-
-    def queue_names(self) -> tuple[str, ...]:
-        """Return the queues to serve. Raises UsageError for a name that no job could have."""
-        for name in self.queues:
-            if not JOB_ID_PATTERN.fullmatch(name):
-                raise click.UsageError(f"--queue-name {name!r}: names hold letters, digits, _, : and -, at most 100")
-        return self.queues
-
-    def folders(self) -> tuple[Path, ...]:
-        """Return the task folders. Raises UsageError if none is given."""
-        if not self.directories:
-            raise click.UsageError("--sql-directory is missing: name the folder that holds your .sql task files")
-        return self.directories
-
-    def address(self) -> tuple[str, int]:
-        """Return host and port to listen on. Raises UsageError, also for an address that needs ``--insecure``."""
-        host, colon, port = self.server.rpartition(":")
-        host = host.strip("[]")
-        if not colon or not port.isdigit() or not 0 < int(port) < 65536:
-            raise click.UsageError(f"--server {self.server}: write it as HOST:PORT, like 127.0.0.1:6060")
-        host = host or "0.0.0.0"  # noqa: S104  # ":6060" means every address, and is refused below
-        if not self.insecure and not self.worker_only and not _is_loopback(host):
-            raise click.UsageError(
-                f"--server {self.server}: other machines could reach this address, and jobber has no authentication "
-                "yet; listen on 127.0.0.1 behind a proxy of yours, or accept the risk with --insecure"
-            )
-        return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def serve(flags: Flags) -> int:
@@ -250,7 +187,7 @@ def _findings(flags: Flags) -> Iterable[_Finding]:
     for warning in (*settings.warnings, *loaded.warnings):
         yield _Finding(_WARNING, True, warning)
     for of in instance.dependencies():
-        if of.kind in ("state", "broker"):  # more is asked of the others
+        if of.kind in ("state", "broker", "events"):  # more is asked of the others
             yield _tried(of.kind, of.ask, "reachable")
     for name, backend in instance.results.items():
         yield _tried(f"results {name}", partial(rehearse, backend), f"reachable, writable ({backend.engine})")

@@ -14,6 +14,7 @@ from jobber.config.problems import nearest
 from jobber.errors import TaskFileError
 from jobber.sqltext import Statement, parse
 from jobber.tasks import files, lint, tags
+from jobber.tasks.cron import schedule_problems
 from jobber.tasks.model import Task
 
 
@@ -150,6 +151,9 @@ class _Loader:
             any_statement = next(iter(statements.values()))
             problems += [(query.line, problem) for problem in _param_problems(params, any_statement)]
             problems += [(query.line, problem) for problem in _parameter_problems(query, any_statement)]
+            problems += [
+                (query.line, problem) for problem in schedule_problems(query.name, values, params, any_statement)
+            ]
         if problems:
             return None, problems
         sql = next(iter(statements.values())).sql

@@ -38,6 +38,7 @@ class Task:
     params: tuple[Param, ...] = ()
     index: tuple[str, ...] = ()  # columns to index in the result
     cron: str | None = None
+    timezone: str | None = None  # of ``cron``; None is UTC
 
     def check_columns(self, columns: Sequence[Column]) -> None:
         """Raise QueryFailed if the ``index`` tag names a column that the result does not have."""

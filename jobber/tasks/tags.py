@@ -9,9 +9,9 @@ from typing import Any
 from jobber.config import Settings, seconds
 from jobber.config.problems import nearest
 from jobber.config.schemas import QUEUE_NAME, RETRY_ON
-from jobber.jobs import PRIORITY_HIGHEST, PRIORITY_LOWEST
+from jobber.jobs import PRIORITIES, PRIORITY_HIGHEST, PRIORITY_LOWEST
 from jobber.tasks import params
-from jobber.tasks.cron import check_cron
+from jobber.tasks.cron import check_cron, check_timezone
 
 _TAG_LINE = re.compile(r"(?P<word>[A-Za-z][\w-]*)\s*:\s*(?P<value>.*)", re.DOTALL)
 
@@ -64,6 +64,13 @@ def _whole(at_least: int, at_most: int = 2**31 - 1) -> Callable[[str, Settings],
     return convert
 
 
+def _priority(value: str, _: Settings) -> int:
+    number = str(PRIORITIES.get(value.lower(), value))
+    if not re.fullmatch("[0-9]{1,2}", number) or not PRIORITY_LOWEST <= int(number) <= PRIORITY_HIGHEST:
+        raise ValueError(f"must be {PRIORITY_LOWEST} to {PRIORITY_HIGHEST} or one of {', '.join(PRIORITIES)}")
+    return int(number)
+
+
 def _duration(value: str, _: Settings) -> int:
     duration = seconds(value)
     if duration != int(duration):
@@ -84,6 +91,11 @@ def _param(value: str, _: Settings) -> params.Param:
 
 def _cron(value: str, _: Settings) -> str:
     check_cron(value)
+    return " ".join(value.split())
+
+
+def _timezone(value: str, _: Settings) -> str:
+    check_timezone(value)
     return value
 
 
@@ -102,16 +114,15 @@ TAGS: Mapping[str, Callable[[str, Settings], Any]] = {
     "concurrency": _whole(0),
     "timeout": _duration,
     "ttl": _duration,
-    "priority": _whole(PRIORITY_LOWEST, PRIORITY_HIGHEST),
+    "priority": _priority,
     "retries": _whole(0),
     "retry_on": _retry_on,
     "max_rows": _whole(0),
     "param": _param,
     "index": _columns,
     "cron": _cron,
+    "timezone": _timezone,
 }
-#: Tags that are checked and kept, but that nothing obeys yet, and why.
-_WITHOUT_EFFECT: Mapping[str, str] = {"cron": "there are no schedules yet, so no job will start by itself"}
 #: Words that are a slip away from a tag, and yet are found in descriptions.
 _PROSE: Mapping[str, str] = {"params": "param", "row": "raw"}
 #: Tags that goyesql, the parser of sql-jobber and dungbeetle, finds in and below the SQL too; and only in lower case.
@@ -125,8 +136,6 @@ def warnings(comments: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:
     found = ((line, _TAG_LINE.fullmatch(text)) for line, text in comments)
     words = [(line, match["word"].lower()) for line, match in found if match]
     return [
-        (line, f"{word}: has no effect: {_WITHOUT_EFFECT[word]}") for line, word in words if word in _WITHOUT_EFFECT
-    ] + [
         (line, f"{word}: is no tag, so the line is description; the tag is {_PROSE[word]}")
         for line, word in words
         if word in _PROSE

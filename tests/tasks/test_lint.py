@@ -192,9 +192,9 @@ def test_a_warning_says_file_line_and_task(loading: Loading) -> None:
 
 
 def test_everything_is_told_in_the_order_of_its_lines_beside_what_is_told_of_tags(loading: Loading) -> None:
-    sql = "-- name: x\n-- cron: 0 7 * * *\nWITH a AS (\n DELETE FROM t RETURNING 1\n)\nSELECT nextval('s') FROM a"
+    sql = "-- name: x\n-- row: one each\nWITH a AS (\n DELETE FROM t RETURNING 1\n)\nSELECT nextval('s') FROM a"
     lines = [re.search(r"a\.sql:(\d+): task x: (\w+)", warning) for warning in loading(a=sql).warnings]
-    assert [(line[1], line[2]) for line in lines if line] == [("2", "cron"), ("4", "DELETE"), ("6", "nextval")]
+    assert [(line[1], line[2]) for line in lines if line] == [("2", "row"), ("4", "DELETE"), ("6", "nextval")]
 
 
 def test_what_writes_on_some_engines_only_says_on_which(loading: Loading) -> None:

@@ -34,7 +34,7 @@ from tests.tasks.conftest import POSTGRESQL, Loading, only, settings
         ("-- name: x\n-- queue: a, b\nSELECT 1", "a.sql:2: task x: queue: must be one name"),
         ("-- name: x\n-- raw: maybe\nSELECT 1", "a.sql:2: task x: raw: must be 1 or 0"),
         ("-- name: x\n-- concurrency: few\nSELECT 1", "a.sql:2: task x: concurrency: must be a whole number"),
-        ("-- name: x\n-- priority: 11\nSELECT 1", "a.sql:2: task x: priority: must be a whole number between 1 and 10"),
+        ("-- name: x\n-- priority: 11\nSELECT 1", "a.sql:2: task x: priority: must be 1 to 10 or one of low, normal"),
         ("-- name: x\n-- retries: -1\nSELECT 1", "a.sql:2: task x: retries: must be a whole number"),
         ("-- name: x\n-- retry_on: all\nSELECT 1", "a.sql:2: task x: retry_on: must be transient or any"),
         ("-- name: x\n-- max_rows: 99999999999\nSELECT 1", "a.sql:2: task x: max_rows: must be a whole number"),

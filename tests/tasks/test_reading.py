@@ -27,14 +27,15 @@ def test_every_tag_reaches_its_task(loading: Loading) -> None:
 -- conc: 5
 -- timeout: 10m
 -- ttl: 7d
--- priority: 8
+-- priority: High
 -- retries: 2
 -- retry_on: ANY
 -- max_rows: 1000
--- param: user_id integer
+-- param: user_id integer = 7
 -- param: since date = 2026-01-01
 -- index: user_id, day
--- cron: 0 6 * * mon-fri
+-- cron: 0 6  * * mon-fri
+-- timezone: Europe/Berlin
 -- Long, but fast.
 SELECT * FROM entries WHERE user_id = :user_id AND day >= :since;
 """
@@ -47,10 +48,11 @@ SELECT * FROM entries WHERE user_id = :user_id AND day >= :since;
     assert (task.raw, task.concurrency, task.timeout, task.ttl) == (True, 5, 600, 7 * 86_400)
     assert (task.priority, task.retries, task.retry_on, task.max_rows) == (8, 2, "any", 1000)
     assert [(param.name, param.type, param.required, param.default) for param in task.params] == [
-        ("user_id", "integer", True, None),
+        ("user_id", "integer", False, 7),
         ("since", "date", False, "2026-01-01"),
     ]
-    assert (task.index, task.cron, task.line) == (("user_id", "day"), "0 6 * * mon-fri", 3)
+    assert (task.index, task.line) == (("user_id", "day"), 3)
+    assert (task.cron, task.timezone) == ("0 6 * * mon-fri", "Europe/Berlin")
     assert task.file.name == "a.sql"
     assert task.statements["postgresql"].names == ("user_id", "since")
 

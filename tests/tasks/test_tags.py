@@ -96,12 +96,43 @@ def test_any_file_is_loaded_or_refused_with_a_line(text: str) -> None:
     assert all(1 <= error.details["line"] <= lines for error in errors)
 
 
-def test_a_cron_tag_is_warned_of_with_file_and_line_as_nothing_obeys_it(loading: Loading) -> None:
-    found = loading(
-        a="-- name: x\n-- Says: cron\n-- CRON: 0 7 * * *\nSELECT 1;\n-- name: y\n-- every morning\nSELECT 2"
-    )
-    [warning] = found.warnings
-    assert warning.endswith(
-        "a.sql:3: task x: cron: has no effect: there are no schedules yet, so no job will start by itself"
-    )
-    assert loading(a="-- name: x\n-- queue: q\nSELECT 1 -- cron: 5").warnings == ()
+@pytest.mark.parametrize(
+    ("tag", "says"),
+    [
+        ("cron: 0 0 30 2 *", "2: task x: cron: no day is day 30 of month 2 (weekday *), so it would never fire"),
+        ("cron: 0 25 * * *", "2: task x: cron: '25' is not an hour; write *, 0 to 23, 1-5, */10 or a list of these"),
+        ("timezone: Europe/Berlyn", "2: task x: timezone: there is no time zone 'Europe/Berlyn'; did you mean"),
+        ("timezone: Europe/Berlin", "1: task x: timezone: is that of a cron tag, and there is none"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused_with_file_and_line(loading: Loading, tag: str, says: str) -> None:
+    [problem] = loading.problems(a=f"-- name: x\n-- {tag}\nSELECT 1")
+    assert problem.startswith(f"a.sql:{says}")
+
+
+@pytest.mark.parametrize("name", ["x.y", "x" * 81])
+def test_a_task_with_a_cron_tag_has_a_name_that_a_schedule_can_have(loading: Loading, name: str) -> None:
+    [problem] = loading.problems(a=f"-- name: {name}\n-- cron: 0 7 * * *\nSELECT 1")
+    assert "may hold 1 to 80 characters A-Z a-z 0-9 _ -" in problem
+    assert only(loading(a="-- name: x-y\n-- cron: 0 7 * * *\n-- timezone: UTC\nSELECT 1")).timezone == "UTC"
+
+
+@pytest.mark.parametrize(
+    ("more", "sql", "lacking"),
+    [
+        ("", "SELECT :a, :b", "a, b"),
+        ("-- param: a integer = 1\n", "SELECT :a, :b", "b"),
+        ("-- param: a integer\n-- param: b integer = null\n", "SELECT :a, :b", "a"),
+        ("-- param: a integer\n", "SELECT $1", "a"),
+        ("", "SELECT $1, $2", "all 2 placeholders"),
+    ],
+)
+def test_a_cron_tag_needs_a_default_for_every_placeholder(loading: Loading, more: str, sql: str, lacking: str) -> None:
+    [problem] = loading.problems(a=f"-- name: x\n-- cron: 0 7 * * *\n{more}{sql}")
+    assert f"cron: its jobs come without args, so {lacking} would have no value" in problem
+
+
+def test_a_cron_tag_goes_with_params_that_have_defaults(loading: Loading) -> None:
+    tagged = "-- name: x\n-- cron: 0 7 * * *\n-- param: a integer = 1\n-- param: b text = null\n"
+    assert loading(a=f"{tagged}SELECT :a, :b").warnings == ()
+    assert only(loading(a=f"{tagged}SELECT $1, $2")).cron == "0 7 * * *"

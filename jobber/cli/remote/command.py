@@ -71,3 +71,14 @@ def remote(command: F) -> F:
                 raise Failed(str(error), {"code": "wait_timeout"} if as_json else None) from None
 
     return run  # type: ignore[return-value]
+
+
+def named(_: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return the values of an option as NAME=VALUE."""
+    pairs = {}
+    for value in values:
+        name, sign, text = value.partition("=")
+        if not sign or not name:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE", param=param)
+        pairs[name] = text
+    return pairs

@@ -16,7 +16,7 @@ from jobber.cli.remote.terminal import console, facts, print_json, show, state, 
 from jobber.client import Client, GroupStatus, JobStatus
 from jobber.errors import GroupIsFinished
 
-_KEYS = ("group_id", "concurrency", "jobs", "callback")
+_KEYS = ("group_id", "concurrency", "jobs", "callback", "callback_url")
 _FINISHED = ("SUCCESS", "FAILURE", "CANCELLED")
 
 
@@ -43,6 +43,7 @@ def submit(client: Client, file: TextIO, *, wait: bool, as_json: bool) -> None:
         group_id=document.get("group_id"),
         concurrency=document.get("concurrency"),
         callback=document.get("callback"),
+        callback_url=document.get("callback_url"),
     )
     if wait:
         group = _watch(client, group.group_id, None)

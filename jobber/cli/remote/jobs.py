@@ -1,4 +1,4 @@
-"""``jobber submit``, ``status``, ``cancel`` and ``queue``."""
+"""``jobber submit``, ``status`` and ``queue``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import click
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from jobber.cli.remote.command import Failed, facts, remote
+from jobber.cli.remote.command import named, remote
 from jobber.cli.remote.terminal import console, print_json, show, state, table, text, time
 from jobber.cli.remote.terminal import facts as fact_table
 from jobber.client import Attempt, Client, JobStatus
-from jobber.errors import JobberError, JobIsFinished
 
+_PRIORITIES = ("low", "normal", "high", "critical")
 #: How an attempt stands that runs, or has ended its job: the other lines tell what became of it.
 _LAST = ("running", "success", "failure", "cancelled")
 
@@ -40,10 +40,15 @@ def _show_job(job: JobStatus) -> None:
     if job.error:
         pairs += [("error", text(job.error)), ("code", text(job.error_code))]
     pairs += [("waits for", text(hold.text)) for hold in job.waiting_for or ()]
+    if job.depends_on:
+        pairs.append(("after", ", ".join(job.depends_on)))
+    pairs += [(name, text(said)) for name, said in (("tenant", job.tenant), ("schedule", job.schedule_id)) if said]
     if job.cancel_requested and not job.finished:
         pairs.append(("cancel", "requested"))
     if job.succeeded:
         pairs.append(("rows", str(job.count)))
+        if job.reused and job.result_age_s is not None:
+            pairs.append(("reused", f"the result of {job.reused_job_id}, {job.result_age_s:,.0f} s old"))
     elif not job.finished:
         pairs.append(("progress", _progress(job)))
     pairs.append(("table", f"{job.table} in {job.results_db}"))
@@ -80,14 +85,21 @@ def _progress(job: JobStatus) -> str:
     """Return how far a job is, without what its way of copying does not tell."""
     progress = job.progress
     parts = [progress.phase]
+    if progress.position is not None:
+        parts.append(f"place {progress.position:,} in its queue")
+    if progress.starts_at is not None:
+        parts.append(f"should start at {time(progress.starts_at)}")
     if progress.rows:
-        parts.append(f"{progress.rows:,} rows")
+        of = f" of about {progress.total:,}" if progress.total else ""
+        parts.append(f"{progress.rows:,}{of} rows")
     if progress.bytes:
         parts.append(f"{progress.bytes:,} bytes")
     if progress.rate:
         parts.append(f"{progress.rate:,} rows/s")
     if progress.percent is not None:
         parts.append(f"{progress.percent:.0f} %")
+    if progress.eta is not None:
+        parts.append(f"should end at {time(progress.eta)}")
     return ", ".join(parts)
 
 
@@ -130,17 +142,7 @@ def _end(job: JobStatus, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _pairs(_: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for value in values:
-        name, sign, text = value.partition("=")
-        if not sign or not name:
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE", param=param)
-        pairs[name] = text
-    return pairs
-
-
-def _args(words: tuple[str, ...], text: str | None) -> Any:
+def args_of(words: tuple[str, ...], text: str | None) -> Any:
     """Return the arguments of a job, from words or from JSON text."""
     if text is not None:
         if words:
@@ -160,6 +162,15 @@ def _args(words: tuple[str, ...], text: str | None) -> Any:
     return list(words)
 
 
+def priority(_: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Return a priority as the server takes it. Raises BadParameter."""
+    if value is None or value.lower() in _PRIORITIES:
+        return value
+    if not re.fullmatch("[0-9]{1,2}", value) or not 1 <= int(value) <= 10:
+        raise click.BadParameter(f"{value!r} is no number from 1 to 10, nor {', '.join(_PRIORITIES)}", param=param)
+    return int(value)
+
+
 @click.command()
 @click.argument("task")
 @click.argument("args", nargs=-1)
@@ -172,10 +183,18 @@ def _args(words: tuple[str, ...], text: str | None) -> Any:
 @click.option("--retries", type=click.IntRange(min=0), help="Failed attempts that are tried again.")
 @click.option("--ttl", type=click.IntRange(min=0), metavar="SECONDS", help="How long the result lives.")
 @click.option("--timeout", type=click.IntRange(min=0), metavar="SECONDS", help="How long the query may run.")
-@click.option("--priority", type=click.IntRange(1, 10), help="1 low, 5 normal, 8 high, 10 critical.")
+@click.option("--priority", callback=priority, metavar="1…10", help="1 low, 5 normal, 8 high, 10 critical, or a word.")
 @click.option("--db", help="One of the task's databases.")
 @click.option("--results", "results_db", metavar="DB", help="One of the task's results databases.")
-@click.option("--tag", "tags", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--tag", "tags", multiple=True, callback=named, metavar="NAME=VALUE", help="May be repeated.")
+@click.option(
+    "--after", "depends_on", multiple=True, metavar="JOB_ID", help="A job that must succeed first. May be repeated."
+)
+@click.option("--whatever", is_flag=True, help="Those jobs need only finish.")
+@click.option("--max-age", type=click.IntRange(min=1), metavar="SECONDS", help="Take a result that is not older.")
+@click.option("--single-flight", is_flag=True, help="Share the run of a job that asks for the same.")
+@click.option("--callback-url", metavar="URL", help="What the server calls when the job is finished.")
+@click.option("--idempotency-key", metavar="TEXT", help="The same request with the same key does nothing twice.")
 @click.option("--wait", is_flag=True, help="Wait until the job is finished.")
 @remote
 def submit(
@@ -185,6 +204,9 @@ def submit(
     *,
     args_json: str | None,
     results_db: str | None,
+    depends_on: tuple[str, ...],
+    whatever: bool,
+    single_flight: bool,
     wait: bool,
     as_json: bool,
     **options: Any,
@@ -193,7 +215,15 @@ def submit(
 
     ARGS are the values of positional placeholders, or NAME=VALUE for named ones; they are sent as text.
     """
-    job = client.submit(task, _args(args, args_json), results=results_db, **options)
+    job = client.submit(
+        task,
+        args_of(args, args_json),
+        results=results_db,
+        depends_on=depends_on or None,
+        depends_policy="finished" if whatever else None,
+        single_flight=single_flight or None,
+        **options,
+    )
     if wait:
         job = _watch(client, job.job_id, None)
     if wait or as_json:
@@ -210,44 +240,6 @@ def submit(
 def status(client: Client, job_id: str, *, watch: bool, timeout: float | None, as_json: bool) -> None:
     """Show a job. The exit status is 1 if it failed or was cancelled."""
     _end(_watch(client, job_id, timeout) if watch else client.job(job_id), as_json)
-
-
-@click.command()
-@click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID...")
-@click.option("--purge", is_flag=True, help="Remove a finished job with its history and its result.")
-@remote
-def cancel(client: Client, job_ids: tuple[str, ...], *, purge: bool, as_json: bool) -> None:
-    """Cancel pending or running jobs."""
-    jobs: list[tuple[JobStatus, bool]] = []
-    failures: list[tuple[str, JobberError]] = []
-    for job_id in job_ids:
-        try:
-            jobs.append(_cancel(client, job_id, purge=purge))
-        except JobberError as error:
-            failures.append((job_id, error))
-    if as_json:
-        print_json([job.raw for job, _ in jobs])
-    elif jobs:
-        states = ((job.job_id, Text("purged") if purged else _cancelled(job)) for job, purged in jobs)
-        show(table(["JOB", "STATE"], states))
-    if failures:
-        failed = [{"job_id": job_id, "message": error.message, **facts(error)} for job_id, error in failures]
-        document = {"code": failed[0]["code"], "failed": failed} if as_json else None
-        raise Failed("; ".join(error.message for _, error in failures), document)
-
-
-def _cancel(client: Client, job_id: str, *, purge: bool) -> tuple[JobStatus, bool]:
-    """Cancel a job; return it, and whether it was finished already and is now gone."""
-    try:
-        return client.cancel(job_id), False
-    except JobIsFinished:
-        if not purge:
-            raise
-    return client.cancel(job_id, purge=True), True
-
-
-def _cancelled(job: JobStatus) -> Text:
-    return Text("stops soon", style="yellow") if job.cancel_requested and not job.finished else state(job.state)
 
 
 @click.command()
