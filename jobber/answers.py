@@ -10,12 +10,17 @@ from typing import Any
 from jobber import jobs
 from jobber.columns import RESULT_TYPES, Column, result_type
 from jobber.config import Settings
+from jobber.figures import DatabaseFigures, QueueFigures
 from jobber.jobs import Attempt, Group, Job, JobState, Micros
 from jobber.store import Hold
+from jobber.store.figures import WorkerFigures
+from jobber.store.progress import Outlook
 from jobber.tasks import Task
 
 #: What the peer's answers hold where a job has not begun: Go's zero time. Its clients decode the field as a time.
 _GO_ZERO_TIME = "0001-01-01T00:00:00Z"
+#: Of a job of which nobody looked what is to be expected.
+NO_OUTLOOK = Outlook()
 
 
 def rfc3339(at: Micros | None) -> str | None:
@@ -43,13 +48,18 @@ class Answers:
         self._now = now
 
     def job(
-        self, job: Job, holds: Sequence[Hold] | None = None, attempts: Sequence[Attempt] | None = None
+        self,
+        job: Job,
+        holds: Sequence[Hold] | None = None,
+        attempts: Sequence[Attempt] | None = None,
+        outlook: Outlook = NO_OUTLOOK,
     ) -> dict[str, Any]:
         """Return the job answer.
 
         Parameters:
             holds: what keeps a pending job from running; None if nobody looked, which is said as null.
             attempts: of the job; None if nobody looked, which is said as null.
+            outlook: what is to be expected of the job, if somebody looked.
         """
         waits = job.state in (JobState.PENDING, JobState.RETRY)
         return {
@@ -85,7 +95,7 @@ class Answers:
             "expires_at": rfc3339(job.expires_at),
             "queued_ms": self._queued_ms(job),
             "run_ms": self._run_ms(job),
-            "progress": self._progress(job),
+            "progress": self._progress(job, outlook),
             "waiting_for": (None if holds is None else [_hold(hold) for hold in holds]) if waits else [],
             "worker": job.worker,
             "tags": dict(job.tags),
@@ -170,6 +180,7 @@ class Answers:
             "max_rows": task.max_rows,
             "index": list(task.index),
             "cron": task.cron,
+            "timezone": task.timezone,
             "version": task.version,
             "file": task.file.name,  # its folder is the server's own business
             "line": task.line,
@@ -195,21 +206,92 @@ class Answers:
             return None
         return round(max(0, self._now() - at) / 1_000_000, 3)
 
-    def _progress(self, job: Job) -> dict[str, Any]:
+    def _progress(self, job: Job, outlook: Outlook) -> dict[str, Any]:
         run_ms = self._run_ms(job)
         done = job.state is JobState.SUCCESS
         rows = job.rows if done and job.rows is not None else job.rows_so_far
+        # Once more have come than were expected, nobody knows.
+        total = job.total if job.state is JobState.STARTED and job.total is not None and job.total >= rows else None
+        left = None if total is None or not rows or not run_ms else (total - rows) * run_ms * 1000 // rows
         return {
             "phase": _phase(job),
             "rows": rows,
             "bytes": job.bytes_so_far,
             "rate": rows * 1000 // run_ms if run_ms else None,
-            "total": None,
-            "total_basis": "none",
-            "percent": 100 if done else None,
-            "eta": None,
-            "position": None,
+            "total": total,
+            "total_basis": "none" if total is None else job.total_basis,
+            "percent": 100 if done else _percent(rows, total),
+            "eta": None if left is None else rfc3339(self._now() + left),
+            "position": outlook.position,
+            "starts_at": rfc3339(outlook.starts_at),
+            "worker_memory": outlook.worker_memory,
         }
+
+
+def queue(figures: QueueFigures) -> dict[str, Any]:
+    """Return the answer about a queue."""
+    age = None if figures.oldest_at is None else round(max(0, figures.at - figures.oldest_at) / 1_000_000, 3)
+    return {
+        "queue": figures.queue,
+        "paused": figures.reason is not None,
+        "reason": figures.reason,
+        "pending": figures.pending,
+        "running": figures.running,
+        "oldest_age_s": age,
+        "workers": figures.workers,
+        "max_concurrent": figures.max_concurrent,
+        "max_pending": figures.max_pending,
+    }
+
+
+def database(figures: DatabaseFigures) -> dict[str, Any]:
+    """Return the answer about a source database."""
+    return {
+        "database": figures.database,
+        "paused": figures.reason is not None,
+        "reason": figures.reason,
+        "pending": figures.pending,
+        "running": figures.running,
+        "max_concurrent": figures.max_concurrent,
+        "max_starts": figures.max_starts,
+        "slowed_until": rfc3339(figures.slowed_until),
+        "slowed_reason": figures.slowed_reason or None,
+    }
+
+
+def worker(figures: WorkerFigures) -> dict[str, Any]:
+    """Return the answer about a worker process."""
+    return {
+        "id": figures.id,
+        "name": figures.name,
+        "queues": list(figures.queues),
+        "slots": figures.slots,
+        "busy": len(figures.jobs),
+        "memory": figures.memory,
+        "registered_at": rfc3339(figures.registered_at),
+        "seen_at": rfc3339(figures.seen_at),
+        "alive": figures.alive,
+        "jobs": [
+            {
+                "job_id": job.job_id,
+                "attempt": job.attempt,
+                "task": job.task,
+                "queue": job.queue,
+                "db": job.db,
+                "phase": job.phase,
+                "rows": job.rows,
+                "started_at": rfc3339(job.started_at),
+            }
+            for job in figures.jobs
+        ],
+    }
+
+
+def _percent(rows: int, total: int | None) -> int | None:
+    if total is None:
+        return None
+    # The last of it is to publish the rows.
+    return min(99, rows * 100 // total) if total else 99
 
 
 def _phase(job: Job) -> str:

@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from jobber.config import AppSettings
+from jobber.config import AppSettings, WebhookSettings
 from jobber.errors import InvalidRequest, UnknownTask
 from jobber.jobs import (
     NAME_MAX,
     OUTCOME_ARGS,
     PRIORITY_NORMAL,
     Args,
+    Job,
     Micros,
     NewGroup,
     NewJob,
@@ -28,6 +29,7 @@ from jobber.jobs import (
     Scalar,
     fingerprint,
 )
+from jobber.store.webhooks import host_of
 from jobber.tasks import Task
 
 #: What is told of a request that is wrong all over.
@@ -76,6 +78,31 @@ class GroupRequest:
     callback_url: str = ""
 
 
+def again(job: Job) -> JobRequest:
+    """Return the request that makes a new run of a finished job: the same but for its start time and its group.
+
+    What a schedule made is no firing of it when somebody runs it again, and who shared a run gets one of its own.
+    """
+    shared = job.depends_policy is Policy.SHARE
+    return JobRequest(
+        task=job.task,
+        job_id=job.job_id,
+        queue=job.queue,
+        retries=job.retries,
+        ttl=job.ttl,
+        args=job.args,
+        # Of replicas any one will do.
+        db=None if job.replicas else job.db,
+        results=job.results,
+        priority=job.priority,
+        timeout=job.timeout,
+        tags=job.tags,
+        depends_on=() if shared else job.depends_on,
+        depends_policy=Policy.SUCCESS.value if shared else job.depends_policy.value,
+        callback_url=job.callback_url,
+    )
+
+
 class Completer:
     """Turns requests into jobs as the store takes them.
 
@@ -83,6 +110,7 @@ class Completer:
         app: holds the defaults.
         tasks: gives the tasks that are loaded at the moment of the call.
         table_name: gives the name of a result table, of a results database and a job ID.
+        webhooks: say which hosts may be called; None for none.
     """
 
     def __init__(
@@ -91,7 +119,9 @@ class Completer:
         *,
         tasks: Callable[[], Mapping[str, Task]],
         table_name: Callable[[str, str], str],
+        webhooks: WebhookSettings | None = None,
     ) -> None:
+        self._webhooks = webhooks or WebhookSettings()
         self._app = app
         self._tasks = tasks
         self._table_name = table_name
@@ -144,6 +174,7 @@ class Completer:
                 nearest = nearest or {key: value for key, value in error.details.items() if key == "nearest"}
             if len(problems) >= MOST_PROBLEMS:
                 break
+        self._check_callback(request.callback_url, problems)
         _refuse(dict(islice(problems.items(), MOST_PROBLEMS)), **nearest)
         return NewGroup(
             group_id=request.group_id or str(uuid.uuid4()),
@@ -152,6 +183,11 @@ class Completer:
             callback=made[-1] if request.callback else None,
             callback_url=request.callback_url,
         )
+
+    def _check_callback(self, url: str, problems: dict[str, str]) -> None:
+        """Note why a URL may not be called, if one was given."""
+        if url and (refusal := self._webhooks.refusal(host_of(url))):
+            problems["callback_url"] = f"cannot be called: {refusal}"
 
     def _complete(self, request: JobRequest, check: _Check) -> NewJob:
         task = self.task(request.task)
@@ -166,11 +202,15 @@ class Completer:
         tenant = request.tags.get(self._app.tenant_tag, "") if self._app.tenant_tag else ""
         if len(tenant) > NAME_MAX:
             problems["tags"] = f"{self._app.tenant_tag} names the tenant; that may have {NAME_MAX} characters"
+        self._check_callback(request.callback_url, problems)
         if job_id in request.depends_on:
             problems["depends_on"] = f"{job_id} is the job itself"
-        if request.depends_on and (request.max_age or request.single_flight):
+        if request.max_age or request.single_flight:
             what = "max_age" if request.max_age else "single_flight"
-            problems[what] = "does not go with depends_on: what a job waits for is to happen before its query"
+            if waits := "depends_on" if request.depends_on else "eta" if request.eta is not None else "":
+                problems[what] = f"does not go with {waits}: what a job waits for is to happen before its query"
+            elif check is not _checked:
+                problems[what] = "the callback of a group always runs by itself"
         _refuse(problems)
         return NewJob(
             job_id=job_id,
@@ -197,6 +237,7 @@ class Completer:
             callback_url=request.callback_url,
             max_age=request.max_age,
             single_flight=request.single_flight,
+            results_named=request.results is not None,
         )
 
 

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 
+from jobber.bulk import Bulk
+from jobber.changing import Changes
 from jobber.columns import Row
-from jobber.completion import Completer, GroupRequest, JobRequest
+from jobber.completion import Completer, GroupRequest, JobRequest, again
 from jobber.config import Settings
-from jobber.errors import AttemptError, Draining, ResultsGone, ResultsNotReady
+from jobber.errors import AttemptError, Draining, JobIsLive, ResultsGone, ResultsNotReady, StateUnavailable
+from jobber.figures import Figures
+from jobber.history import History
 from jobber.jobs import Attempt, Group, Job, JobState
 from jobber.queueing import Queueing
 from jobber.readiness import Readiness, Report
 from jobber.results.base import ResultsBackend
-from jobber.store import Hold, Store
+from jobber.scheduling import Schedules
+from jobber.store import Hold, Receipt, Store
 from jobber.tasks import Task, TaskSet
 from jobber.watcher import Watcher
 
@@ -65,9 +72,32 @@ class Service:
         self._jobs_watcher = jobs_watcher
         self._groups_watcher = groups_watcher
         self._completer = Completer(
-            settings.app, tasks=tasks, table_name=lambda name, job_id: results[name].table_name(job_id)
+            settings.app,
+            tasks=tasks,
+            table_name=lambda name, job_id: results[name].table_name(job_id),
+            webhooks=settings.webhooks,
         )
         self._draining = False
+        #: Answers to requests that may come again.
+        self.receipts = store.receipts
+        #: What operators ask and do.
+        self.figures = Figures(settings=settings, tasks=tasks, store=store, queueing=queueing)
+        #: What is done to many jobs at once.
+        self.bulk = Bulk(store=store, completer=self._completer, accept=self._accept, wake_for=self._wake_for)
+        self.changes = Changes(store=store, bulk=self.bulk, queueing=queueing, accept=self._accept, wake=self._wake)
+        #: Pages of jobs, and figures of those that finished.
+        self.lists = store.lists
+        self.statistics = store.statistics
+        #: The past of jobs.
+        self.history = History(store)
+        #: The operations on schedules.
+        self.schedules = Schedules(
+            store=store,
+            completer=self._completer,
+            tasks=tasks,
+            accept=self._accept,
+            wake=lambda job: self._wake_for([job]),
+        )
 
     def drain(self) -> None:
         """Accept nothing new from now on."""
@@ -98,16 +128,21 @@ class Service:
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
-    def submit(self, request: JobRequest) -> Job:
+    def submit(self, request: JobRequest, *, receipt: Receipt | None = None) -> Job:
         """Accept a job, durably, and wake its queue.
+
+        Parameters:
+            receipt: renders the job; see ``store.receipts``.
 
         Raises:
             UnknownTask, InvalidRequest: nothing is stored.
             JobIsLive: a job of that ID is pending or running.
+            BacklogFull: too many jobs of its queue or its tenant wait.
+            Answered, IdempotencyConflict: the receipt's key has come before.
             Draining, StateUnavailable: try another instance, or later.
         """
         self._accept()
-        (job,) = self._store.submit([self._completer.job(request)])
+        (job,) = self._store.submit([self._completer.job(request)], receipt=receipt and receipt.of(itemgetter(0)))
         self._wake_for([job])
         return job
 
@@ -117,9 +152,12 @@ class Service:
 
     def _wake_for(self, jobs: Iterable[Job], most: int = 0) -> None:
         """Wake the queues of new jobs that may run now, of which at most ``most`` will at a time (0: any number)."""
-        ready = Counter(job.queue for job in jobs if job.eta is None or job.eta <= job.created_at)
-        for queue, count in ready.items():
+        pending = [job for job in jobs if job.state is JobState.PENDING]
+        ready = [job for job in pending if job.eta is None or job.eta <= job.created_at]
+        for queue, count in Counter(job.queue for job in ready if not job.depends_on).items():
             self._queueing.wake(queue, min(count, most or count))
+        # Most of these wait for others; should all of those be finished, who finds one passes the wake-up on.
+        self._wake({job.queue for job in ready if job.depends_on})
 
     def _wake(self, queues: Iterable[str]) -> None:
         for queue in queues:
@@ -178,6 +216,34 @@ class Service:
             self._queueing.cancel(changed.job.run, changed.job.attempt)
         return changed.job
 
+    def pause(self, job_id: str, reason: str) -> Job:
+        """Hold a pending job back until it is resumed; pausing it again changes the reason.
+
+        Raises:
+            UnknownJob, JobIsStarted, JobIsFinished.
+        """
+        return self._store.pauses.pause(job_id, reason)
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on; one that is not paused stays as it is. Raises UnknownJob, JobIsFinished."""
+        changed = self._store.pauses.resume(job_id)
+        self._wake(changed.wake)
+        return changed.job
+
+    def retry(self, job_id: str, *, receipt: Receipt | None = None) -> Job:
+        """Run a finished job again: a new run with the same task, args and options, outside its group.
+
+        Raises:
+            UnknownJob.
+            JobIsLive: it is not finished.
+            UnknownTask, InvalidRequest: its task is not loaded any more, or takes such a job no more.
+            Draining, StateUnavailable: as ``submit``.
+        """
+        job = self._store.get(job_id)
+        if job.live:
+            raise JobIsLive(f"job {job_id} is {job.state.value}: it is not finished", job)
+        return self.submit(again(job), receipt=receipt)
+
     def _purge(self, runs: Sequence[Job], forget: Callable[[], Sequence[Job]]) -> None:
         """Drop what finished runs published, then let the store forget them."""
         away: set[str] = set()
@@ -209,17 +275,19 @@ class Service:
 
     # -- groups -------------------------------------------------------------------------------------------------------
 
-    def submit_group(self, request: GroupRequest) -> Group:
+    def submit_group(self, request: GroupRequest, *, receipt: Receipt | None = None) -> Group:
         """Accept a group of jobs, durably and whole, and wake their queues.
 
         Raises:
             InvalidRequest: a job of it is wrong, or two have one ID; nothing is stored.
             JobIsLive, GroupIsLive: one of the IDs is in use; nothing is stored.
-            Draining, StateUnavailable: try another instance, or later.
+            BacklogFull, Answered and the rest: as ``submit``.
         """
         self._accept()
-        group = self._store.submit_group(self._completer.group(request))
+        group = self._store.submit_group(self._completer.group(request), receipt=receipt)
         self._wake_for(group.jobs, group.concurrency)
+        if group.callback and not group.live:  # all of its jobs ended as they came, with jobs that they depend on
+            self._wake_for([group.callback])
         return group
 
     def group(self, group_id: str, *, jobs: bool = True) -> Group:
@@ -288,4 +356,10 @@ class Service:
             raise ResultsGone(
                 f"the results database {job.results!r} of job {job.job_id} is not in this instance's config"
             )
-        return backend.rows(job.table, job.run, job.columns, offset=offset, limit=limit)
+        run = job.reused.run if job.reused else job.run
+        try:
+            return backend.rows(job.table, run, job.columns, offset=offset, limit=limit)
+        except ResultsGone:
+            with suppress(StateUnavailable):
+                self._store.result_is_gone(run)
+            raise

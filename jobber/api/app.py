@@ -6,7 +6,21 @@ from flask import Flask
 
 import jobber
 from jobber.answers import Answers
-from jobber.api import groups, jobs, jsontext, meta, tasks
+from jobber.api import (
+    bulk,
+    databases,
+    events,
+    groups,
+    jobs,
+    jsontext,
+    lists,
+    meta,
+    queues,
+    schedules,
+    stats,
+    tasks,
+    workers,
+)
 from jobber.api.blueprint import takes_no_options
 from jobber.api.errors import Api, register
 from jobber.service import Service
@@ -34,8 +48,8 @@ def create_app(service: Service) -> Flask:
     app.extensions["jobber.answers"] = answers
     api = Api(app)
     register(app, answers)
-    for blueprint in (meta.blueprint, tasks.blueprint, jobs.blueprint, groups.blueprint):
-        api.register_blueprint(blueprint)
+    for room in (meta, tasks, jobs, bulk, lists, events, groups, schedules, queues, databases, workers, stats):
+        api.register_blueprint(room.blueprint)
     described = "api-docs.openapi_json"
     app.view_functions[described] = takes_no_options(app.view_functions[described])  # type: ignore[type-var]
     return app

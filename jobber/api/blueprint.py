@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 import flask_smorest
 import marshmallow as ma
-from flask import Request, Response, current_app, request
+from flask import Request, Response, current_app, g, request
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -23,8 +24,8 @@ from jobber.api import jsontext
 from jobber.api.errors import statuses
 from jobber.api.fields import json_type
 from jobber.completion import MOST_PROBLEMS
-from jobber.errors import InvalidRequest, JobberError
-from jobber.jobs import JOB_ID_MAX, JOB_ID_PATTERN
+from jobber.errors import IdempotencyConflict, InvalidRequest, JobberError
+from jobber.jobs import JOB_ID_MAX, JOB_ID_PATTERN, NAME_MAX
 from jobber.service import Service
 
 #: Of longer names no more is told: finding the nearest one costs some 50 µs each.
@@ -52,13 +53,25 @@ def path_id(text: str, unknown: type[JobberError], what: str) -> str:
     return text
 
 
+def path_queue(text: str) -> str:
+    """Return the name of a queue from a path. Raises InvalidRequest for what can be none."""
+    if not JOB_ID_PATTERN.fullmatch(text):
+        raise InvalidRequest(
+            f"queue: {text[:JOB_ID_MAX]!r} can be no queue; names hold letters and digits (ASCII), _, : and -",
+            field="queue",
+        )
+    return text
+
+
 class RequestParser(FlaskParser):
     """Hands bodies and query strings to the schemas, and their complaints to the error handler."""
 
     DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE}  # noqa: RUF012
 
     def load_json(self, req: Request, schema: ma.Schema) -> Any:  # noqa: ARG002
-        body = jsontext.loads(_read(req))
+        sent = _read(req)
+        g.jobber_body = sent  # is read once: whether two requests are the same is asked later
+        body = jsontext.loads(sent)
         if not isinstance(body, dict):
             raise InvalidRequest(f"the body must be a JSON object, not {json_type(body)}")
         return body
@@ -81,13 +94,21 @@ class RequestParser(FlaskParser):
     ) -> NoReturn:
         messages: dict[str, Any]
         ((location, messages),) = error.messages_dict.items()  # that is how webargs nests them
-        kind = "option" if location == "query" else "field"
-        told = list(islice(_problems(messages, schema, kind), MOST_PROBLEMS))
-        problems = {place: problem for place, problem, _ in told}
-        details: dict[str, Any] = {"field": next(iter(problems)), "fields": problems}
-        if nearest := next((near for *_, near in told if near), None):
-            details["nearest"] = nearest
-        raise InvalidRequest("; ".join(f"{field}: {problem}" for field, problem in problems.items()), **details)
+        raise complaint(messages, schema, "option" if location == "query" else "field")
+
+
+def complaint(messages: Mapping[Any, Any], schema: ma.Schema, kind: str = "field") -> InvalidRequest:
+    """Return the error for what marshmallow says of a request; all that is wrong is told at once.
+
+    Parameters:
+        kind: what its fields are called.
+    """
+    told = list(islice(_problems(messages, schema, kind), MOST_PROBLEMS))
+    problems = {place: problem for place, problem, _ in told}
+    details: dict[str, Any] = {"field": next(iter(problems)), "fields": problems}
+    if nearest := next((near for *_, near in told if near), None):
+        details["nearest"] = nearest
+    return InvalidRequest("; ".join(f"{field}: {problem}" for field, problem in problems.items()), **details)
 
 
 def _read(req: Request) -> bytes:
@@ -161,6 +182,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         query: ma.Schema | None = None,
         body: ma.Schema | None = None,
         errors: tuple[type[JobberError], ...] = (),
+        keyed: bool = False,
     ) -> Callable[[View], View]:
         """Register a view, which returns a finished response, under a method and a path.
 
@@ -168,11 +190,14 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             answer: describes the answer; it is not run over it.
             query, body: validate what comes in; made once, at import. What they load is passed in this order.
             errors: what the view may answer besides ``InvalidRequest``, which every one may: of an unknown option.
+            keyed: whether it takes an ``Idempotency-Key`` (``idempotency.once``).
         """
 
         def decorate(view: View) -> View:
             documented: Any = self.response(200, answer)(view)
-            for status in statuses(*errors, InvalidRequest):
+            if keyed:
+                documented = self.doc(parameters=[_KEY])(documented)
+            for status in statuses(*errors, *([IdempotencyConflict] if keyed else []), InvalidRequest):
                 documented = self.alt_response(status, response=_COMPONENT[status])(documented)
             # Those wrappers only document: kept, they would cost 5 µs each and request.
             runs: Any = view
@@ -190,11 +215,20 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         return decorate
 
 
+_KEY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "description": "The same key with the same request gets the first answer again, for 24 hours, and does nothing.",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": NAME_MAX, "pattern": "^[ -~]+$"},
+}
 _COMPONENT = {
     400: "BAD_REQUEST",
     404: "NOT_FOUND",
     409: "CONFLICT",
     410: "GONE",
+    422: HTTPStatus(422).name,
+    429: "TOO_MANY_REQUESTS",
     500: "INTERNAL_SERVER_ERROR",
     503: "SERVICE_UNAVAILABLE",
 }

@@ -12,7 +12,17 @@ from jobber.api import jsontext
 
 def respond(envelope: Mapping[str, Any], status: int = 200) -> Response:
     """Return ``envelope`` as the response's one JSON body; states change, so nobody may cache it."""
-    response = Response(jsontext.dumps(envelope) + "\n", status, mimetype="application/json")
+    return respond_text(text_of(envelope), status)
+
+
+def text_of(envelope: Mapping[str, Any]) -> str:
+    """Return ``envelope`` as it is sent."""
+    return jsontext.dumps(envelope) + "\n"
+
+
+def respond_text(text: str, status: int = 200) -> Response:
+    """Return as a response what ``text_of`` made of an envelope."""
+    response = Response(text, status, mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
     return response
 

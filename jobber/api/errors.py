@@ -30,11 +30,18 @@ STATUS: Mapping[str, int] = {
     "unknown_job": 404,
     "job_is_live": 409,
     "job_is_finished": 409,
+    "job_is_started": 409,
+    "unknown_database": 404,
     "unknown_group": 404,
     "group_is_live": 409,
     "group_is_finished": 409,
+    "idempotency_conflict": 422,
+    "unknown_schedule": 404,
+    "schedule_exists": 409,
+    "schedule_is_tagged": 409,
     "results_not_ready": 409,
     "results_gone": 410,
+    "backlog_full": 429,
     "unavailable": 503,
     "state_unavailable": 503,
     "broker_unavailable": 503,
@@ -50,6 +57,8 @@ STATUS: Mapping[str, int] = {
     "results_unavailable": 503,
     "results_failed": 500,
     "timed_out": 500,
+    "parent_failed": 500,
+    "parent_cancelled": 500,
     "cancelled": 500,
     "interrupted": 503,
     "fenced": 500,
@@ -71,16 +80,25 @@ def statuses(*errors: type[JobberError]) -> list[int]:
 def _answer(
     status: int, code: str, message: str, details: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    error = {"code": code, **{key: value for key, value in details.items() if key != "code"}}
-    response = respond({"status": "error", "message": message, "data": None, "error": error}, status)
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    response = respond(_envelope(code, message, details), status)
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         response.headers["Retry-After"] = str(details.get("retry_after", _RETRY_AFTER))
     response.headers.update(headers or {})
     return response
 
 
-def _jobber_error(error: JobberError, answers: Answers) -> Response:
-    status = STATUS[error.code]
+def _envelope(code: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    error = {"code": code, **{key: value for key, value in details.items() if key != "code"}}
+    return {"status": "error", "message": message, "data": None, "error": error}
+
+
+def envelope_of(error: JobberError, answers: Answers) -> dict[str, Any]:
+    """Return the envelope that tells an error, for an item of a list of envelopes."""
+    return _envelope(error.code, error.message, _details(error, answers))
+
+
+def _details(error: JobberError, answers: Answers) -> dict[str, Any]:
+    """Return what an error says to machines."""
     details = dict(error.details)
     job = getattr(error, "job", None)
     if isinstance(job, Job):
@@ -90,11 +108,16 @@ def _jobber_error(error: JobberError, answers: Answers) -> Response:
         details["group"] = answers.group(group)
     if isinstance(error, Unavailable):
         details["retry_after"] = error.retry_after
+    return details
+
+
+def _jobber_error(error: JobberError, answers: Answers) -> Response:
+    status = STATUS[error.code]
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         # What is merely away says enough in a line; anything else is a bug, or a case that nobody thought of.
         away = status == HTTPStatus.SERVICE_UNAVAILABLE
         log.warning("%s %s: %s", request.method, request.path, error.message, exc_info=None if away else error)
-    return _answer(status, error.code, error.message, details)
+    return _answer(status, error.code, error.message, _details(error, answers))
 
 
 def register(app: Flask, answers: Answers) -> None:

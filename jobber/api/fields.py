@@ -135,7 +135,7 @@ class Priority(Whole):
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> int:
         if isinstance(value, str):
             if value.lower() not in PRIORITIES:
-                raise ValidationError(f"must be a whole number or one of {', '.join(PRIORITIES)}, not {value[:40]!r}")
+                raise ValidationError(f"must be 1 to 10 or one of {', '.join(PRIORITIES)}, not {value[:40]!r}")
             return PRIORITIES[value.lower()]
         return super()._deserialize(value, *args, **kwargs)
 
@@ -180,7 +180,7 @@ class Url(Text):
         except ValueError:
             valid = False
         if not valid or not text.isascii() or any(character.isspace() for character in text):
-            raise ValidationError("must be an address that begins with http:// or https://")
+            raise ValidationError("must be an address like https://example.com/path, in ASCII and without spaces")
         if parts.username is not None or parts.password is not None:
             raise ValidationError("must not hold a user or a password: what is sent is signed instead")
         return text
@@ -205,23 +205,24 @@ class JobIds(fields.Field[tuple[str, ...]]):
         return tuple(dict.fromkeys(value))
 
 
-class Seconds(fields.Float):
-    """A duration in a query string, of at most ``most`` seconds."""
+class Span(fields.Float):
+    """A duration in a query string, of at most ``most`` seconds or other units."""
 
-    def __init__(self, most: int, **kwargs: Any) -> None:
+    def __init__(self, most: int, *, unit: str = "seconds", **kwargs: Any) -> None:
         super().__init__(metadata={"minimum": 0, "maximum": most} | kwargs.pop("metadata", {}), **kwargs)
         self.most = most
+        self.unit = unit
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> float:
         try:
-            seconds = float(value)
+            span = float(value)
         except ValueError:
-            seconds = math.nan
-        if not 0 <= seconds < math.inf:
-            raise ValidationError(f"must be a number of seconds, not {value[:40]!r}")
-        if seconds > self.most:
-            raise ValidationError(f"must lie between 0 and {self.most} seconds")
-        return seconds
+            span = math.nan
+        if not 0 <= span < math.inf:
+            raise ValidationError(f"must be a number of {self.unit}, not {value[:40]!r}")
+        if span > self.most:
+            raise ValidationError(f"must lie between 0 and {self.most} {self.unit}")
+        return span
 
 
 class Flag(fields.Boolean):

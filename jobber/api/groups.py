@@ -8,10 +8,12 @@ from flask import Response
 
 from jobber.api.blueprint import Blueprint, answers, path_id, service
 from jobber.api.envelopes import success
+from jobber.api.idempotency import once
 from jobber.api.requests import CancelGroupQuery, GroupBody, GroupQuery
 from jobber.api.schemas import GroupAnswer
 from jobber.completion import GroupRequest, JobRequest
 from jobber.errors import (
+    BacklogFull,
     Draining,
     GroupIsFinished,
     GroupIsLive,
@@ -19,6 +21,8 @@ from jobber.errors import (
     StateUnavailable,
     UnknownGroup,
 )
+from jobber.jobs import Group
+from jobber.store import Receipt
 
 blueprint = Blueprint("groups", __name__)
 
@@ -32,7 +36,8 @@ def _known(group_id: str) -> str:
     "/groups",
     answer=GroupAnswer,
     body=GroupBody(),
-    errors=(JobIsLive, GroupIsLive, StateUnavailable, Draining),
+    errors=(JobIsLive, GroupIsLive, BacklogFull, StateUnavailable, Draining),
+    keyed=True,
 )
 def submit(body: dict[str, Any]) -> Response:
     """Schedule a group of jobs
@@ -44,11 +49,14 @@ def submit(body: dict[str, Any]) -> Response:
     jobs = [JobRequest(**job) for job in body.pop("jobs")]
     callback = JobRequest(**body.pop("callback")) if "callback" in body else None
     request = GroupRequest(jobs=jobs, callback=callback, **body)
-    try:
-        group = service().submit_group(request)
-    except JobIsLive as live:
-        raise _placed(live, request) from None
-    return success(answers().group(group))
+
+    def act(receipt: Receipt | None) -> Group:
+        try:
+            return service().submit_group(request, receipt=receipt)
+        except JobIsLive as live:
+            raise _placed(live, request) from None
+
+    return once(act, lambda group: {"status": "success", "data": answers().group(group)})
 
 
 def _placed(live: JobIsLive, request: GroupRequest) -> JobIsLive:

@@ -7,20 +7,24 @@ from typing import Any
 from flask import Response
 
 from jobber.api import rows as json_rows
-from jobber.api.blueprint import Blueprint, answers, path_id, service
+from jobber.api.blueprint import Blueprint, answers, path_id, path_queue, service
 from jobber.api.envelopes import success
-from jobber.api.requests import CancelQuery, QueueQuery, RowsQuery, StatusQuery
+from jobber.api.idempotency import once
+from jobber.api.requests import CancelQuery, PauseBody, QueueQuery, RowsQuery, StatusQuery
 from jobber.api.schemas import JobAnswer, PendingAnswer, RowsAnswer
 from jobber.errors import (
-    InvalidRequest,
+    BacklogFull,
+    Draining,
     JobIsFinished,
+    JobIsLive,
+    JobIsStarted,
     ResultsGone,
     ResultsNotReady,
     ResultsUnavailable,
     StateUnavailable,
     UnknownJob,
+    UnknownTask,
 )
-from jobber.jobs import JOB_ID_PATTERN
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -39,7 +43,7 @@ def status(query: dict[str, Any], job_id: str) -> Response:
     """
     of, wait = service(), query["wait"]
     job = of.wait(_known(job_id), wait) if wait else of.job(_known(job_id))
-    return success(answers().job(job, of.holds(job), of.attempts(job)))
+    return success(answers().job(job, of.holds(job), of.attempts(job), of.figures.outlook(job)))
 
 
 @blueprint.operation(
@@ -58,15 +62,59 @@ def cancel(query: dict[str, Any], job_id: str) -> Response:
     return success(answers().job(service().cancel(_known(job_id), purge=query["purge"])))
 
 
+@blueprint.operation(
+    "POST",
+    "/jobs/<job_id>/pause",
+    answer=JobAnswer,
+    body=PauseBody(),
+    errors=(UnknownJob, JobIsStarted, JobIsFinished, StateUnavailable),
+)
+def pause(body: dict[str, Any], job_id: str) -> Response:
+    """Hold a pending job back until it is resumed
+
+    It keeps its place and all that it waits for. Another pause changes the reason.
+    """
+    job = service().pause(_known(job_id), body.get("reason", ""))
+    return success(answers().job(job, service().holds(job)))
+
+
+@blueprint.operation(
+    "POST", "/jobs/<job_id>/resume", answer=JobAnswer, errors=(UnknownJob, JobIsFinished, StateUnavailable)
+)
+def resume(job_id: str) -> Response:
+    """Let a paused job go on
+
+    One that is not paused stays as it is.
+    """
+    job = service().resume(_known(job_id))
+    return success(answers().job(job, service().holds(job)))
+
+
+@blueprint.operation(
+    "POST",
+    "/jobs/<job_id>/retry",
+    answer=JobAnswer,
+    errors=(UnknownJob, UnknownTask, JobIsLive, BacklogFull, StateUnavailable, Draining),
+    keyed=True,
+)
+def retry(job_id: str) -> Response:
+    """Run a finished job again
+
+    A new run under the same ID, with the task, the arguments and the options of its newest run, from now on: outside
+    its group, and without its start time. It waits anew for what it depends on. An older result stays readable until
+    the new one is published.
+    """
+    return once(
+        lambda receipt: service().retry(_known(job_id), receipt=receipt),
+        lambda job: {"status": "success", "data": answers().job(job)},
+    )
+
+
 @blueprint.operation("GET", "/jobs/queue/<queue>", answer=PendingAnswer, query=QueueQuery(), errors=(StateUnavailable,))
 def pending(query: dict[str, Any], queue: str) -> Response:
     """The pending jobs of a queue, in the order in which they will run"""
-    if not JOB_ID_PATTERN.fullmatch(queue):
-        raise InvalidRequest(
-            f"queue: {queue[:100]!r} can be no queue; names hold letters and digits (ASCII), _, : and -", field="queue"
-        )
     build = answers()
-    return success([build.pending(job) for job in service().pending(queue, limit=query["limit"])])
+    return success([build.pending(job) for job in service().pending(path_queue(queue), limit=query["limit"])])
 
 
 @blueprint.operation(

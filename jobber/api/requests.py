@@ -18,7 +18,7 @@ from jobber.api.fields import (
     Object,
     Objects,
     Priority,
-    Seconds,
+    Span,
     Switch,
     Tags,
     Text,
@@ -121,6 +121,12 @@ class GroupBody(_Body):
     callback_url = Url(metadata={"description": "What is told when all its jobs are finished."})
 
 
+class PauseBody(_Body):
+    """Why something is paused."""
+
+    reason = Text(metadata={"description": "For people; shown by whatever waits for it."})
+
+
 class TaskQuery(ma.Schema):
     """Options of a task's description."""
 
@@ -130,7 +136,7 @@ class TaskQuery(ma.Schema):
 class StatusQuery(ma.Schema):
     """Options of a job's status."""
 
-    wait = Seconds(
+    wait = Span(
         _MOST_WAIT,
         load_default=0.0,
         metadata={"description": "Answer when the job is finished, at most so many seconds later."},
@@ -140,7 +146,7 @@ class StatusQuery(ma.Schema):
 class GroupQuery(ma.Schema):
     """Options of a group's status."""
 
-    wait = Seconds(
+    wait = Span(
         _MOST_WAIT,
         load_default=0.0,
         metadata={"description": "Answer when all jobs are finished, at most so many seconds later."},

@@ -58,14 +58,29 @@ class ProgressPart(_Part):
     """How far a job is."""
 
     phase = fields.String(validate=validate.OneOf(_PHASES))
-    rows = fields.Integer()
-    bytes = fields.Integer()
-    rate = _optional_integer("Rows per second.")
-    total = _optional_integer("Rows that are expected; null if nobody knows.")
-    total_basis = fields.String(validate=validate.OneOf(["history", "planner", "none"]))
-    percent = fields.Float(allow_none=True)
-    eta = _time("When it should be finished.")
-    position = _optional_integer("Place in the queue while it waits.")
+    rows = fields.Integer(metadata={"description": "That have come so far; the count once it is done."})
+    bytes = fields.Integer(metadata={"description": "Of these rows as text, about."})
+    rate = _optional_integer("Rows per second since the attempt began.")
+    total = _optional_integer(
+        "Rows that are expected of an attempt that runs for more than a second or two; null if nobody knows, and once "
+        "more have come."
+    )
+    total_basis = fields.String(
+        validate=validate.OneOf(["history", "planner", "none"]),
+        metadata={"description": "Who expects them: an earlier run of the same had so many; the source's planner."},
+    )
+    percent = fields.Integer(
+        allow_none=True, metadata={"description": "Of total, at most 99 before it is done; null if nobody knows."}
+    )
+    eta = _time("When a running job should be finished; null if nobody knows.")
+    position = _optional_integer(
+        "Place among the ready jobs of its queue, 1 is next; null beyond 10,000, while it is not ready, and where it "
+        "was not looked up (all but the status of one job)."
+    )
+    starts_at = _time("When it should start, by how fast its queue has gone of late; null as position is.")
+    worker_memory = _optional_integer(
+        "Bytes that the process has in use which runs it, other jobs and all; null where position is not looked up."
+    )
 
 
 class HoldPart(_Part):
@@ -242,7 +257,8 @@ class TaskPart(_Part):
     retries = fields.Integer()
     max_rows = fields.Integer()
     index = fields.List(fields.String())
-    cron = fields.String(allow_none=True)
+    cron = fields.String(allow_none=True, metadata={"description": "When jobs of it start by themselves."})
+    timezone = fields.String(allow_none=True, metadata={"description": "Of cron; UTC if null."})
     version = fields.String(metadata={"description": "SHA-256 of the SQL."})
     file = fields.String()
     line = fields.Integer()
@@ -354,7 +370,7 @@ class ErrorAnswer(_Part):
 class DependencyPart(_Part):
     """A database or server that this instance depends on."""
 
-    kind = fields.String(validate=validate.OneOf(["state", "broker", "results", "database"]))
+    kind = fields.String(validate=validate.OneOf(["state", "broker", "events", "results", "database"]))
     name = fields.String(metadata={"description": "Of its section in the config."})
     ok = fields.Boolean(metadata={"description": "Whether it answers."})
     required = fields.Boolean(metadata={"description": "Whether this instance is not ready without it."})

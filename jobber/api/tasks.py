@@ -8,10 +8,11 @@ from flask import Response
 
 from jobber.api.blueprint import Blueprint, answers, service
 from jobber.api.envelopes import success
+from jobber.api.idempotency import once
 from jobber.api.requests import JobBody, TaskQuery
 from jobber.api.schemas import JobAnswer, TaskAnswer, TasksAnswer
 from jobber.completion import JobRequest
-from jobber.errors import Draining, InvalidRequest, JobIsLive, StateUnavailable, UnknownTask
+from jobber.errors import BacklogFull, Draining, InvalidRequest, JobIsLive, StateUnavailable, UnknownTask
 
 blueprint = Blueprint("tasks", __name__)
 
@@ -36,14 +37,19 @@ def task(query: dict[str, Any], task_name: str) -> Response:
     "/tasks/<task_name>/jobs",
     answer=JobAnswer,
     body=JobBody(),
-    errors=(UnknownTask, JobIsLive, StateUnavailable, Draining),
+    errors=(UnknownTask, JobIsLive, BacklogFull, StateUnavailable, Draining),
+    keyed=True,
 )
 def submit(body: dict[str, Any], task_name: str) -> Response:
     """Schedule a job
 
-    Once this is answered, the job is stored durably and will run.
+    Once this is answered, the job is stored durably and will run; one that takes an earlier result (`max_age`) is
+    finished.
     """
     named = body.pop("task", task_name)
     if named != task_name:
         raise InvalidRequest(f"task: the path names {task_name!r}, the body {named!r}", field="task")
-    return success(answers().job(service().submit(JobRequest(task=task_name, **body))))
+    return once(
+        lambda receipt: service().submit(JobRequest(task=task_name, **body), receipt=receipt),
+        lambda job: {"status": "success", "data": answers().job(job)},
+    )

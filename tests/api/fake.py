@@ -10,9 +10,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TypeVar
 
 from jobber.columns import Column, Kind, Row
-from jobber.completion import Completer, GroupRequest, JobRequest
+from jobber.completion import Completer, GroupRequest, JobRequest, again
 from jobber.config import (
     AppSettings,
     BrokerSettings,
@@ -25,9 +26,11 @@ from jobber.errors import (
     Draining,
     GroupIsFinished,
     GroupIsLive,
+    IdempotencyConflict,
     JobberError,
     JobIsFinished,
     JobIsLive,
+    JobIsStarted,
     ResultsGone,
     ResultsNotReady,
     UnknownGroup,
@@ -37,9 +40,12 @@ from jobber.jobs import Attempt, Group, Job, JobState, NewGroup, NewJob
 from jobber.readiness import Finding, Report
 from jobber.service import Page
 from jobber.sqltext import parse
-from jobber.store import Hold
+from jobber.store import Answered, Hold, Receipt
+from jobber.store.progress import Outlook
 from jobber.tasks import Param, Task
 from tests.factories import make_job
+
+T = TypeVar("T")
 
 #: 2026-11-22 14:00:00 UTC.
 NOON = 1_795_356_000_000_000
@@ -108,6 +114,35 @@ COLUMNS = (
 )
 
 
+class FakeReceipts:
+    """Answers by their keys."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, tuple[str, str]] = {}
+
+    def look(self, receipt: Receipt | None) -> None:
+        if receipt and receipt.key in self.kept:
+            digest, answer = self.kept[receipt.key]
+            if digest != receipt.digest:
+                raise IdempotencyConflict("Idempotency-Key: came with another request before", field="Idempotency-Key")
+            raise Answered(answer)
+
+    def keep(self, receipt: Receipt | None, result: T) -> T:
+        if receipt:
+            self.kept[receipt.key] = receipt.digest, receipt.render(result)
+        return result
+
+
+class FakeFigures:
+    """What is to be expected of every job that is not finished."""
+
+    def __init__(self) -> None:
+        self.ahead = Outlook()
+
+    def outlook(self, job: Job) -> Outlook:
+        return self.ahead if job.live else Outlook()
+
+
 class FakeService:
     """Jobs in a list; a test moves them along with ``start`` and ``finish``."""
 
@@ -127,6 +162,8 @@ class FakeService:
         self.draining = False
         self.found: tuple[Finding, ...] = ()
         self.changed = threading.Condition()
+        self.receipts = FakeReceipts()
+        self.figures = FakeFigures()
 
     # -- what Service has ---------------------------------------------------------------------------------------------
 
@@ -150,12 +187,13 @@ class FakeService:
     def queue_of(self, task: Task) -> str:
         return self.completer.queue_of(task)
 
-    def submit(self, request: JobRequest) -> Job:
+    def submit(self, request: JobRequest, *, receipt: Receipt | None = None) -> Job:
         self._accept()
         new = self.completer.job(request)
+        self.receipts.look(receipt)
         self.requests.append(request)
         self._refuse_live(new)
-        return self._add(new)
+        return self.receipts.keep(receipt, self._add(new))
 
     def job(self, job_id: str) -> Job:
         self._check()
@@ -190,6 +228,27 @@ class FakeService:
             return self._change(job, cancel_requested=True)
         return self._change(job, state=JobState.CANCELLED, finished_at=NOON + 2_000_000)
 
+    def pause(self, job_id: str, reason: str) -> Job:
+        job = self._waiting(job_id)
+        if job.state is JobState.STARTED:
+            raise JobIsStarted(f"job {job_id} runs already", job)
+        return self._change(job, paused=reason)
+
+    def resume(self, job_id: str) -> Job:
+        return self._change(self._waiting(job_id), paused=None)
+
+    def _waiting(self, job_id: str) -> Job:
+        job = self.job(job_id)
+        if not job.live:
+            raise JobIsFinished(f"job {job_id} is {job.state} already", job)
+        return job
+
+    def retry(self, job_id: str, *, receipt: Receipt | None = None) -> Job:
+        job = self.job(job_id)
+        if job.live:
+            raise JobIsLive(f"job {job_id} is {job.state}", job)
+        return self.submit(again(job), receipt=receipt)
+
     def attempts(self, job: Job) -> list[Attempt]:
         return [attempt for attempt in self.told if attempt.number <= job.attempt]
 
@@ -203,9 +262,10 @@ class FakeService:
             raise ResultsGone(f"the result of job {job_id} has expired")
         return Page(job, self.tables[job.run][offset : offset + limit], newest=job is newest)
 
-    def submit_group(self, request: GroupRequest) -> Group:
+    def submit_group(self, request: GroupRequest, *, receipt: Receipt | None = None) -> Group:
         self._accept()
         new = self.completer.group(request)
+        self.receipts.look(receipt)
         self.requests.append(request)
         if (known := self._find_group(new.group_id)) and known.live:
             raise GroupIsLive(f"group {new.group_id} is {known.state} already", replace(known, jobs=()))
@@ -216,7 +276,7 @@ class FakeService:
             self._add(member, group_id=new.group_id, group_run=len(self.group_runs), group_limit=new.concurrency)
         if new.callback:
             self._add(new.callback, group_id=new.group_id)
-        return self.group(new.group_id)
+        return self.receipts.keep(receipt, self.group(new.group_id))
 
     def group(self, group_id: str, *, jobs: bool = True) -> Group:
         self._check()
@@ -302,7 +362,7 @@ class FakeService:
                 raise JobIsLive(f"job {new.job_id} is {run.state}", run)
 
     def _add(self, new: NewJob, **facts: object) -> Job:
-        asked = {"max_age", "single_flight"}  # of a job only as it is submitted
+        asked = {"max_age", "single_flight", "results_named"}  # of a job only as it is submitted
         told = {field.name: getattr(new, field.name) for field in fields(NewJob) if field.name not in asked}
         self.runs.append(make_job(run=len(self.runs) + 1, created_at=NOON, **told, **facts))
         return self.runs[-1]

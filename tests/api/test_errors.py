@@ -43,7 +43,7 @@ def test_health_asks_no_database(http: Http, service: FakeService) -> None:
     assert http.get("/healthz").data == {"alive": True}
 
 
-@pytest.mark.parametrize("path", ["/nope", "/tasks/", "/jobs//a", "/jobs", "/jobs/queue/", "/jobs/a/b", "/static/x"])
+@pytest.mark.parametrize("path", ["/nope", "/tasks/", "/jobs//a", "/jobs/queue/", "/jobs/a/b", "/static/x"])
 def test_an_unknown_route_is_404_in_the_envelope(http: Http, path: str) -> None:
     answer = http.get(path)
     assert (answer.status, answer.error["code"]) in [(404, "not_found"), (404, "unknown_job")]
