@@ -42,8 +42,11 @@ class Progress:
     rate: int | None  # rows per second
     total: int | None  # rows expected
     percent: float | None
-    eta: datetime | None
-    position: int | None  # in the queue
+    eta: datetime | None  # when it should be finished
+    position: int | None  # in the queue, 1 is next; where a single pending job was asked for
+    total_basis: str = "none"  # history, planner, none: where ``total`` comes from
+    starts_at: datetime | None = None  # when it should start
+    worker_memory: int | None = None  # bytes, of the process that runs it
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,14 @@ class JobStatus:
     worker: str
     tags: Mapping[str, str]
     group_id: str | None
+    tenant: str | None
+    depends_on: tuple[str, ...]
+    depends_policy: str  # success, finished, share
+    schedule_id: str | None
+    paused: bool
+    reused: bool  # whether its result is that of another job, ``reused_job_id``
+    reused_job_id: str | None
+    result_age_s: float | None  # seconds since its data were read
     raw: Mapping[str, Any]  # the answer as it came, with whatever a newer server adds
 
     @property
@@ -181,8 +192,19 @@ def job_of(item: Mapping[str, Any]) -> JobStatus:
             **{name: _time(item[name]) for name in _TIMES},
             "columns": columns_of(item["columns"]),
             "progress": Progress(
-                **{**_known(Progress, item["progress"]), "eta": _time(item["progress"]["eta"])},
+                **{
+                    **_known(Progress, item["progress"]),
+                    **{name: _time(item["progress"].get(name)) for name in ("eta", "starts_at")},
+                },
             ),
+            "tenant": item.get("tenant"),
+            "depends_on": tuple(item.get("depends_on", ())),
+            "depends_policy": item.get("depends_policy", "success"),
+            "schedule_id": item.get("schedule_id"),
+            "paused": item.get("paused", False),
+            "reused": item.get("reused", False),
+            "reused_job_id": item.get("reused_job_id"),
+            "result_age_s": None if item.get("result_age_s") is None else float(item["result_age_s"]),
             "rescues": item.get("rescues", 0),
             "attempts": None if attempts is None else tuple(map(_attempt_of, attempts)),
             "waiting_for": None if holds is None else tuple(Hold(**_known(Hold, hold)) for hold in holds),

@@ -10,6 +10,9 @@ from jobber.client.answers import JobStatus, Page, Row, Task, columns_of, job_of
 from jobber.client.args import Arg
 from jobber.client.bodies import job_body
 from jobber.client.groups import GroupCalls
+from jobber.client.lists import ListCalls
+from jobber.client.operations import OperatorCalls
+from jobber.client.schedules import ScheduleCalls
 from jobber.client.waiting import until_finished
 from jobber.client.wire import Wire, segment
 from jobber.errors import ResultsGone
@@ -17,7 +20,7 @@ from jobber.errors import ResultsGone
 DEFAULT_SERVER = "http://127.0.0.1:6060"
 
 
-class Client(GroupCalls):
+class Client(GroupCalls, ListCalls, ScheduleCalls, OperatorCalls):
     """Talks to one jobber server.
 
     Parameters:
@@ -108,9 +111,15 @@ class Client(GroupCalls):
         ttl: int | None = None,
         db: str | None = None,
         results: str | None = None,
-        priority: int | None = None,
+        priority: int | str | None = None,
         timeout: int | None = None,
         tags: Mapping[str, str] | None = None,
+        depends_on: Sequence[str] | None = None,
+        depends_policy: str | None = None,
+        max_age: int | None = None,
+        single_flight: bool | None = None,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
     ) -> JobStatus:
         """Schedule a job; what is left out, the task or the server decides.
 
@@ -121,7 +130,13 @@ class Client(GroupCalls):
                 while the first job lives.
             eta: not before; a datetime without a time zone is in UTC.
             ttl, timeout: seconds.
-            priority: 1 low, 5 normal, 8 high, 10 critical.
+            priority: 1 low, 5 normal, 8 high, 10 critical; or one of these words.
+            depends_on: IDs of jobs that must be finished before it may run.
+            depends_policy: ``success`` (the default): those jobs must succeed; ``finished``: only finish.
+            max_age: take the result of an equal job whose data are at most so many seconds old.
+            single_flight: share the run of a pending or running job that asks for the same.
+            callback_url: what the server calls when it is finished.
+            idempotency_key: a text of the caller's own; the same call with the same key gets the first answer again.
 
         Raises:
             UnknownTask, InvalidRequest: nothing is scheduled.
@@ -143,9 +158,15 @@ class Client(GroupCalls):
                 "priority": priority,
                 "timeout": timeout,
                 "tags": tags,
+                "depends_on": depends_on,
+                "depends_policy": depends_policy,
+                "max_age": max_age,
+                "single_flight": single_flight,
+                "callback_url": callback_url,
             }
         )
-        return job_of(self._wire.call("POST", f"/tasks/{segment(task, 'a task name')}/jobs", body=body)["data"])
+        path = f"/tasks/{segment(task, 'a task name')}/jobs"
+        return job_of(self._wire.call("POST", path, body=body, key=idempotency_key)["data"])
 
     def job(self, job_id: str, *, wait: float = 0.0) -> JobStatus:
         """Return the newest run of a job.

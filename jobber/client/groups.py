@@ -25,6 +25,8 @@ class GroupCalls:
         group_id: str | None = None,
         concurrency: int | None = None,
         callback: NewJob | None = None,
+        callback_url: str | None = None,
+        idempotency_key: str | None = None,
     ) -> GroupStatus:
         """Schedule a group of jobs: all of them or none.
 
@@ -36,6 +38,8 @@ class GroupCalls:
             callback: a job that runs once, when all others are finished, whatever has become of them. The server fills
                 those of the named args ``group_id``, ``succeeded``, ``failed``, ``cancelled`` and ``tables`` that its
                 SQL names.
+            callback_url: what the server calls when all its jobs are finished.
+            idempotency_key: a text of the caller's own; the same call with the same key gets the first answer again.
 
         Raises:
             InvalidRequest: nothing is scheduled; the message names each job that is wrong by its place.
@@ -50,8 +54,10 @@ class GroupCalls:
         >>> [job.state for job in group.jobs]
         ['PENDING', 'PENDING']
         """
-        body = group_body(jobs, group_id=group_id, concurrency=concurrency, callback=callback)
-        return group_of(self._wire.call("POST", "/groups", body=body)["data"])
+        body = group_body(
+            jobs, group_id=group_id, concurrency=concurrency, callback=callback, callback_url=callback_url
+        )
+        return group_of(self._wire.call("POST", "/groups", body=body, key=idempotency_key)["data"])
 
     def group(self, group_id: str, *, wait: float = 0.0, jobs: bool = True) -> GroupStatus:
         """Return the newest run of a group.

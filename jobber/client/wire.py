@@ -19,6 +19,7 @@ from jobber.errors import (
     JobberError,
     JobIsFinished,
     JobIsLive,
+    JobIsStarted,
     ResultsNotReady,
     ServerUnreachable,
     Unavailable,
@@ -70,20 +71,27 @@ class Wire:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         patience: float = 0.0,
+        key: str | None = None,
     ) -> dict[str, Any]:
         """Return the envelope of a successful answer; raise the error that any other one tells.
 
         Parameters:
             patience: seconds that the server was asked to wait before it answers.
+            key: of idempotency: a call that is repeated with it does nothing twice.
         """
         sent = None if body is None else _encoded(body)
+        headers = dict(self._headers)
+        if sent is not None:
+            headers["Content-Type"] = "application/json"
+        if key is not None:
+            headers["Idempotency-Key"] = key
         try:
             answer = self._pool.request(
                 method,
                 self.url + path,
                 fields=query,
                 body=sent,
-                headers=self._headers if sent is None else {**self._headers, "Content-Type": "application/json"},
+                headers=headers,
                 timeout=urllib3.Timeout(connect=self._connect_timeout, read=self._timeout + patience),
             )
         except urllib3.exceptions.HTTPError as error:
@@ -98,7 +106,7 @@ class Wire:
         if said == "success":
             found: dict[str, Any] = envelope
             return found
-        raise _error(envelope)
+        raise error_of(envelope)
 
 
 def _address(url: str) -> urllib3.util.Url:
@@ -155,15 +163,16 @@ def _subclasses(kind: type[JobberError]) -> Iterator[type[JobberError]]:
         yield from _subclasses(below)
 
 
-_BY_CODE = {kind.code: kind for kind in _subclasses(JobberError)}
+# Of classes that share a code the one above: what tells them apart matters on the server only.
+_BY_CODE = {kind.code: kind for kind in reversed([*_subclasses(JobberError)])}
 
 
-def _error(envelope: Mapping[str, Any]) -> JobberError:
+def error_of(envelope: Mapping[str, Any]) -> JobberError:
     """Return the error that an answer tells, as the class of its code; an unknown code becomes a JobberError."""
     message, details = str(envelope.get("message", "")), dict(envelope.get("error") or {})
     code = details.pop("code", None)
     kind = _BY_CODE.get(code, JobberError)
-    if issubclass(kind, JobIsLive | JobIsFinished | ResultsNotReady):
+    if issubclass(kind, JobIsLive | JobIsFinished | JobIsStarted | ResultsNotReady):
         job = details.pop("job", None)
         error = kind(message, job_of(job) if job else None)
         error.details |= details

@@ -50,7 +50,10 @@ def test_a_group_is_read_from_standard_input(program: Program, service: FakeServ
     [
         ("{", "no valid JSON"),
         ("[]", "must hold a JSON object"),
-        ('{"jobs": [], "concurency": 2}', "concurency: a group has group_id, concurrency, jobs, callback only"),
+        (
+            '{"jobs": [], "concurency": 2}',
+            "concurency: a group has group_id, concurrency, jobs, callback, ",
+        ),
         ('{"jobs": ' + "[" * 100_000, "nested too deeply"),
         ('{"jobs": [{"task": "slow", "task": "other"}]}', "task stands twice in one object"),
         ('{"jobs": [], "concurrency": NaN}', "NaN is no number of JSON"),

@@ -23,11 +23,21 @@ def test_the_commands_are_those_of_the_design() -> None:
     assert [command.name for command in commands] == [
         "submit",
         "status",
+        "events",
         "results",
+        "jobs",
         "cancel",
+        "retry",
         "tasks",
         "queue",
         "groups",
+        "schedules",
+        "queues",
+        "databases",
+        "workers",
+        "pause",
+        "resume",
+        "stats",
     ]
     assert all(command.help for command in commands)
 
