@@ -156,7 +156,7 @@ class Postgres(Server):
 
 
 class Redis(Server):
-    """A Redis server that writes nothing to disk."""
+    """A Redis server that writes nothing to disk by itself."""
 
     def __init__(self) -> None:
         found = shutil.which("redis-server")
@@ -182,9 +182,18 @@ class Redis(Server):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def start(self) -> None:
+        super().start()
+        (self.folder / "dump.rdb").unlink(missing_ok=True)  # once is enough
+
     def flush(self) -> None:
         with redis_client.Redis(port=self.port) as client:
             client.flushall()
+
+    def save(self) -> None:
+        """Keep what it holds over its next start."""
+        with redis_client.Redis(port=self.port) as client:
+            client.save()
 
 
 class MariaDB(Server):

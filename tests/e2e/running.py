@@ -48,6 +48,7 @@ class Running:
     def start(self) -> None:
         """Start it; also again, at the same address, after it has ended."""
         with self.log.open("ab") as log:
+            self.said_before = log.tell()
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, stdout=log, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}
             )
@@ -58,7 +59,10 @@ class Running:
 
     def wait_ready(self, timeout: float = 60) -> None:
         """Wait until it says that it is ready."""
-        wait_until(lambda: self.process.poll() is not None or "\nready" in self.text(), timeout)
+        # Not what it said before a restart.
+        wait_until(
+            lambda: self.process.poll() is not None or b"\nready" in self.log.read_bytes()[self.said_before :], timeout
+        )
         assert self.process.poll() is None, self.text()
 
     def family(self) -> list[psutil.Process]:
@@ -85,11 +89,13 @@ class Running:
         return status
 
     def kill(self) -> None:
-        """Kill whatever of it still runs."""
-        for process in self.family():
+        """Kill whatever of it still runs, children first; the port is free then."""
+        family = self.family()
+        for process in reversed(family):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
+        psutil.wait_procs(family, timeout=10)
 
 
 @contextlib.contextmanager
@@ -107,6 +113,24 @@ def jobber(
         raise
     else:
         assert running.stop() == 0, running.text()
+
+
+def in_one_database(folder: Path, url: str) -> str:
+    """Return a config of which state, source ``pg`` and results ``main`` are one database.
+
+    The sweep is rare, so that it hides nothing.
+    """
+    return f"""
+[app]
+data_dir = "{folder}/data"
+sweep = 60
+[job_queue.state]
+url = "{url}"
+[db.pg]
+url = "{url}"
+[results.main]
+url = "{url}"
+"""
 
 
 def seconds(since: float) -> float:

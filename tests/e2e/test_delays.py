@@ -12,7 +12,7 @@ import pytest
 
 from jobber.jobs import Micros, NewJob
 from jobber.store import Store
-from tests.e2e.running import Running, jobber
+from tests.e2e.running import Running, in_one_database, jobber
 from tests.servers import Postgres, wait_until
 
 TASKS = {"tasks.sql": "-- name: one\nSELECT 1 AS one;\n"}
@@ -58,18 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterat
     folder = tmp_path_factory.mktemp("delays")
     database = postgres.new_database()
     url = postgres.url(database)
-    # The sweep is rare, so that it hides nothing.
-    text = f"""
-[app]
-data_dir = "{folder}/data"
-sweep = 60
-[job_queue.state]
-url = "{url}"
-[db.pg]
-url = "{url}"
-[results.main]
-url = "{url}"
-"""
+    text = in_one_database(folder, url)
     store = Store(url)
     with jobber(folder, text, TASKS) as running:
         yield Site(folder, text, running, store, postgres.dsn(database))
