@@ -84,7 +84,7 @@ class Running:
             status = self.process.wait(timeout)
         finally:
             self.kill()
-        left = [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        left = [process for process in family if is_alive(process)]
         assert not left, f"still running: {left}\n{self.text()}"
         return status
 
@@ -95,7 +95,15 @@ class Running:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
-        psutil.wait_procs(family, timeout=10)
+        wait_until(lambda: not any(map(is_alive, family)))
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that nobody has reaped does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager
