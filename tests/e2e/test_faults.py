@@ -167,10 +167,14 @@ url = "{postgres.url(source)}"
         wait_until(lambda: accepted(running), timeout=30)
         assert running.client.wait(running.client.submit("rows", [3]).job_id, timeout=30).state == "SUCCESS"
         limits = create_engine(own_server.url("state"))
-        with limits.connect() as connection:
-            found = connection.execute(text_of("SELECT name FROM jobber_gates WHERE running_limit = 3")).fetchall()
+
+        def limited() -> list[str]:
+            with limits.connect() as connection:
+                found = connection.execute(text_of("SELECT name FROM jobber_gates WHERE running_limit = 3"))
+                return [str(name) for name in found.scalars()]
+
+        wait_until(lambda: limited() == ["pg"])
         limits.dispose()
-        assert [tuple(row) for row in found] == [("pg",)]
     postgres.drop_database(source)
 
 
