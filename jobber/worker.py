@@ -36,7 +36,7 @@ from jobber.joblog import JobLog
 from jobber.jobs import Job, Micros, running
 from jobber.queueing import Queueing
 from jobber.replicas import Replicas
-from jobber.results.base import ResultsBackend
+from jobber.results.base import Published, ResultsBackend
 from jobber.sources.base import Source
 from jobber.store import Progress, Store
 from jobber.tasks import Task, TaskSet
@@ -206,6 +206,11 @@ class Worker:
         if self._pass_over(job):
             return
         try:
+            published = self._unheard(job)
+            if published is not None:
+                known = partial(self._store.succeed, job, rows=published.rows, columns=published.columns)
+                self._settle(job, known)
+                return
             outcome = self._execute(job, task, held)
         except AttemptError as error:
             log.info("job %s attempt %d: %s: %s", job.job_id, job.attempt, error.code, error)
@@ -219,6 +224,12 @@ class Worker:
         else:
             succeed = partial(self._store.succeed, job, rows=outcome.rows, columns=outcome.columns)
             self._settle(job, partial(succeed, snapshot_at=held.snapshot_at, size=held.progress.bytes))
+
+    def _unheard(self, job: Job) -> Published | None:
+        """Return what the attempt before has published, if its results database did not say so then."""
+        if job.attempt < 2 or job.error_code != ResultsUnavailable.code or job.results not in self._results:
+            return None
+        return self._results[job.results].fence(job.table, job.run, job.attempt - 1)
 
     def _execute(self, job: Job, task: Task, held: _Held) -> execution.Outcome:
         """Run the query; what its thread logs meanwhile stays with the job."""

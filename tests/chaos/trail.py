@@ -116,11 +116,6 @@ class Trail:
         """Return how many runs are not over."""
         return int(self._rows("SELECT count(*) FROM jobber_jobs")[0][0])
 
-    def unheard(self) -> set[tuple[int, int]]:
-        """Return run and attempt of those whose results database did not say whether they had published."""
-        code = "SELECT run, number FROM jobber_attempts WHERE ending = 'retry' AND error_code = 'results_unavailable'"
-        return {(run, number) for run, number in self._rows(code)}
-
     def held(self) -> Sequence[Any]:
         """Return the attempts that hold a slot."""
         return self._rows("SELECT run, attempt, worker FROM jobber_running")

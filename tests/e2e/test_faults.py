@@ -186,7 +186,9 @@ def accepted(running: Running) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("source", "results"), [("pg", "pg"), ("lite", "lite"), ("my", "pg"), ("pg", "my")])
+@pytest.mark.parametrize(
+    ("source", "results"), [("pg", "pg"), ("pg", "lite"), ("lite", "lite"), ("my", "pg"), ("pg", "my"), ("lite", "my")]
+)
 def test_a_million_rows_take_no_more_memory_than_ten_thousand(
     tmp_path: Path, postgres: Postgres, mariadb: MariaDB, source: str, results: str
 ) -> None:

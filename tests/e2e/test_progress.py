@@ -19,7 +19,7 @@ from tests.servers import Postgres, wait_until
 from tests.test_readme import blocks
 
 ORCHESTRATION = Path(__file__).parent.parent.parent / "docs" / "orchestration.md"
-ROWS = 3000
+ROWS = 5000
 
 TASKS = {
     "tasks.sql": """\

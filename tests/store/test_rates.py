@@ -156,7 +156,7 @@ def test_all_instances_share_a_rate(bench: Bench, state_url: str) -> None:
 
     def work(store: Store) -> None:
         mine = Bench(store, store.register("w", ["q"], 9, lease=60))
-        while time.monotonic() < began + 0.8:
+        while time.monotonic() < began + 0.8 or (len(started) <= 12 and time.monotonic() < began + 10):
             started.extend(mine.ids(3))
 
     crew = [threading.Thread(target=work, args=[store]) for store in stores for _ in range(2)]
@@ -166,7 +166,7 @@ def test_all_instances_share_a_rate(bench: Bench, state_url: str) -> None:
         thread.join()
     passed = time.monotonic() - began
     assert len(set(started)) == len(started)
-    assert 5 < len(started) <= 10 + 20 * passed + 1
+    assert 20 * 0.6 < len(started) <= 10 + 20 * passed + 1
     for store in stores:
         store.close()
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from jobber.cancellation import Cancellation
+from jobber.columns import Column, Kind
 from jobber.errors import AttemptError, Cancelled, Interrupted, ResultsUnavailable, StateUnavailable
 from jobber.jobs import Job, JobState
+from jobber.results.base import Target
 from tests.servers import wait_until
 from tests.worker.conftest import Bench, in_thread
 
@@ -151,3 +153,17 @@ def test_an_attempt_that_is_stopped_while_nobody_says_whether_it_has_published_e
     assert bench.store.get("unheard").state == state
     listed = ["unheard"] if state == "CANCELLED" else []
     assert [job.job_id for job in bench.store.doubtful(before)] == listed
+
+
+def test_what_an_attempt_published_unheard_makes_the_next_one_succeed_without_a_query(bench: Bench) -> None:
+    bench.submit("quick", "a", retries=1)
+    other = bench.store.register("other", ["default"], 1, lease=60)
+    (job,) = bench.store.claim(other, queues=["default"], tasks=["quick"], databases=["src"]).jobs
+    target = Target(job.table, job.job_id, job.run, job.attempt, job.ttl, ())
+    with bench.results.begin(target, [Column("one", Kind.INTEGER)], Cancellation()) as writer:
+        writer.write_batch([(7,), (8,)])
+        writer.publish()
+    bench.store.retry(job, error="it does not say", code=ResultsUnavailable.code, delay=0)
+    bench.worker.work()
+    done = bench.store.get("a")
+    assert (done.state, done.rows, done.attempt) == (JobState.SUCCESS, 2, 2)
