@@ -249,19 +249,28 @@ class Audit:
         """What an attempt publishes stays until a later one publishes, and makes its run succeed."""
         with self.findings.check("what was published has succeeded, no later attempt is overtaken") as check:
             for place in places(self._site).values():
-                once: set[int] = set()
+                once: dict[int, int] = {}
                 newest: dict[str, tuple[int, int]] = {}
                 for table, number, attempt in place.published():
                     check.looked += 1
                     run = self.runs.get(number, Run(number))
                     # A later attempt may be the one that finds out that it was published, but publishes nothing itself.
-                    if run.state != "SUCCESS" or run.attempt < attempt or number in once:
+                    again = number in once and not self._was_emptied(run, once[number], attempt)
+                    if run.state != "SUCCESS" or run.attempt < attempt or again:
                         check.violations.append(f"{place.name}: attempt {attempt} published {table}: {run.told()}")
-                    once.add(number)
+                    once[number] = attempt
                     before = newest.get(table, (0, 0))
                     if (number, attempt) <= before:
                         check.violations.append(f"{place.name}: {table} of {before} was replaced by {run.told()}")
                     newest[table] = (number, attempt)
+
+    def _was_emptied(self, run: Run, first: int, second: int) -> bool:
+        """Whether a crash may have emptied what one attempt published before another began."""
+        starts = {event.attempt: event.at for event in run.events if event.event == "started"}
+        try_ = self._load.tries.get(run.salt)
+        if try_ is None or try_.results != "pg_fast" or not {first, second} <= starts.keys():
+            return False
+        return any(starts[first] < at < starts[second] for at in self._crashes)
 
     def _differs(self, place: Place, table: str, run: Run, try_: Try) -> str:
         """Return where a table differs from the answer; one that a crash may have emptied is set aside."""

@@ -28,6 +28,7 @@ def test_lists_and_looks_go_by_indexes(filled: Store, monkeypatch: pytest.Monkey
     for name, value in {"FIRST": 50, "STEP": 200, "LOOK": 50, "SHORT": 100, "WINDOW": 500}.items():
         monkeypatch.setattr(walking, name, value)
     monkeypatch.setattr(statistics, "PART", 500)
+    monkeypatch.setattr(statistics, "MOST", 2000)
     database, scans = filled._database, {}
     middle = filled.now() // 1000 - 3 * 86_400_000
     with lists.noted(database) as seen:
