@@ -13,7 +13,11 @@ of two, and thus with a lane of its own:
     python benchmarks/claim.py --url postgresql://postgres@127.0.0.1/bench --groups 5000
 
 With ``--workers`` so many processes then claim and finish jobs, one at a time and as fast as they can, for some seconds
-with only few jobs waiting, and again with all of them; servers only.
+with only few jobs waiting, in a database of ``--beside``, and again with all of them; in turns, because machines are
+slower at one time than at another; servers only.
+
+    python benchmarks/claim.py --url postgresql://postgres@127.0.0.1/bench --jobs 1000000 --workers 10 \
+        --beside postgresql://postgres@127.0.0.1/beside
 
 The databases must be empty; the tables stay in them (``--explain`` shows the plans of all that a claim asks).
 """
@@ -31,7 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.lists import noted
+from benchmarks.lists import noted, plan
 from jobber.jobs import NewGroup, NewJob
 from jobber.store import Gate, GateKind, Store
 
@@ -86,9 +90,7 @@ def quantile(times: Sequence[float], q: float) -> float:
     return sorted(times)[min(len(times) - 1, int(len(times) * q))] * 1000
 
 
-def measure(
-    url: str, count: int, rounds: int, workers: int, report: Callable[[str, str, Sequence[float]], None]
-) -> None:
+def measure(url: str, count: int, rounds: int, report: Callable[[str, str, Sequence[float]], None]) -> None:
     """Measure one engine, empty first, then filled."""
     store = Store(url)
     store.migrate()
@@ -111,11 +113,7 @@ def measure(
     report(engine, "empty: submit one", [timed(lambda job=job: store.submit([job])) for job in few])
     claims("empty", 1, rounds)
     claims("empty", 10, rounds // 10)
-    while jobs := store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=100).jobs:
-        for job in jobs:
-            store.succeed(job, rows=1, columns=[])
-    if workers:
-        empty = crowd(url, workers, store)
+    drain(store, worker)
     # The tenant runs one job and may run no other.
     store.set_limits({FULL: 1})
     store.submit([new_job("one", 0, BUSY[0])])
@@ -126,6 +124,7 @@ def measure(
     for db in PAUSED:
         report(engine, "pause a database", [timed(lambda db=db: store.pause(Gate(GateKind.DATABASE, db), "bench"))])
     report(engine, f"bulk submit of {BULK}, up to {count:,} waiting", fill(store, count))
+    settle(store)
     later = [new_job("later", n) for n in range(rounds)]
     report(engine, "full: submit one", [timed(lambda job=job: store.submit([job])) for job in later])
     claims("full", 1, rounds)
@@ -133,14 +132,51 @@ def measure(
     report(engine, "full: list 100 pending", [timed(lambda: store.pending("fast", limit=100)) for _ in range(20)])
     report(engine, "full: runnable queues", [timed(store.runnable_queues) for _ in range(20)])
     report(engine, "full: what is lost", [timed(store.lost) for _ in range(20)])
-    if workers:
-        full = crowd(url, workers, store)
-        print(f"{engine}: {workers} workers finish {empty:.0f} jobs/s with few waiting, {full:.0f} with {count:,}")
     store.close()
 
 
-#: Seconds for which the workers are measured; jobs that wait for them: more than they can do in that time.
-SPELL, STOCK = 5.0, 10_000
+def settle(store: Store) -> None:
+    """Have the server do what it puts off: it would be doing it while it is measured, for what was filled in before."""
+    if not store._database.engine.row_locks:
+        return  # no server
+    if store._database.engine.name == "postgresql":
+        with store._database._pool.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("SET statement_timeout = 0")
+            connection.connection.dbapi_connection.patience = 600.0  # type: ignore[union-attr]
+            connection.exec_driver_sql("VACUUM ANALYZE")
+            connection.exec_driver_sql("CHECKPOINT")
+            connection.detach()
+    time.sleep(SETTLING)
+
+
+def drain(store: Store, worker: int) -> None:
+    """Claim and finish all jobs that can run."""
+    while jobs := store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=100).jobs:
+        for job in jobs:
+            store.succeed(job, rows=1, columns=[])
+
+
+#: Seconds for which a server is left alone before it is measured.
+SETTLING = 20.0
+#: Seconds for which the workers are measured; jobs that wait for them: more than they can do in that time; how often.
+SPELL, STOCK, SPELLS = 5.0, 5_000, 5
+
+
+def compare(url: str, beside: str, workers: int) -> None:
+    """Say how many jobs workers finish with few jobs waiting, ``beside``, and with all that wait at ``url``."""
+    full, few = Store(url), Store(beside)
+    few.migrate()
+    worker = few.register("bench", QUEUES, 10, lease=86_400)
+    ratios = []
+    for _ in range(SPELLS):
+        before = crowd(beside, workers, few)
+        drain(few, worker)
+        after = crowd(url, workers, full)
+        ratios.append(after / before)
+        print(f"{workers} workers finish {before:.0f} jobs/s with few waiting, {after:.0f} with all: {ratios[-1]:.2f}")
+    print(f"median of the ratios: {sorted(ratios)[SPELLS // 2]:.2f}")
+    full.close()
+    few.close()
 
 
 def crowd(url: str, workers: int, store: Store) -> float:
@@ -208,16 +244,13 @@ def explain(url: str) -> None:
     store = Store(url)
     database = store._database
     engine = database.engine.name
-    prefix = "EXPLAIN QUERY PLAN" if engine == "sqlite" else "EXPLAIN"
     worker = store.register("bench", QUEUES, 10, lease=3600)
     with noted(database) as seen:
         for job in store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=1).jobs:
             store.succeed(job, rows=1, columns=[])
         statements = [pair for pair in seen if pair[0][:6] in ("SELECT", "UPDATE", "DELETE", "WITH s", "WITH n")]
     for statement, parameters in statements:
-        with database._pool.connect() as connection:
-            one = parameters[0] if isinstance(parameters, list) else parameters
-            rows = connection.exec_driver_sql(f"{prefix} {statement}", one).all()
+        rows = plan(database, statement, parameters[0] if isinstance(parameters, list) else parameters)
         print(f"\n{engine}: {' '.join(statement.split())[:150]} …")
         print("\n".join(f"  {row[-1] if engine != 'mysql' else ' | '.join(map(str, row))}" for row in rows))
     store.close()
@@ -230,6 +263,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000, help="jobs waiting (default 100,000)")
     parser.add_argument("--rounds", type=int, default=500, help="claims per figure (default 500)")
     parser.add_argument("--workers", type=int, default=0, help="measure so many worker processes, too")
+    parser.add_argument("--beside", action="append", default=[], help="for the workers: another database per --url")
     parser.add_argument("--explain", action="store_true", help="show the plans of the hot statements afterwards")
     parser.add_argument("--groups", type=int, default=0, help="measure with so many groups waiting instead of jobs")
     options = parser.parse_args()
@@ -237,6 +271,8 @@ def main() -> None:
         parser.error("--groups must be at least a fifth of --rounds")
     if not options.groups and options.jobs < options.rounds * 30:
         parser.error("--jobs must be at least 30 times --rounds")
+    if options.workers and len(options.beside) != len(options.url):
+        parser.error("--workers needs a --beside for each --url")
     print("| engine | what | n | p50 ms | p99 ms |\n|---|---|---:|---:|---:|")
 
     def report(engine: str, what: str, times: Sequence[float]) -> None:
@@ -248,7 +284,9 @@ def main() -> None:
         if options.groups:
             measure_groups(url, options.groups, options.rounds, report)
         else:
-            measure(url, options.jobs, options.rounds, 0 if url.startswith("sqlite") else options.workers, report)
+            measure(url, options.jobs, options.rounds, report)
+            if options.workers:
+                compare(url, options.beside[options.url.index(url)], options.workers)
         if options.explain:
             explain(url)
 

@@ -24,6 +24,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Row,
     Select,
     String,
     Table,
@@ -251,22 +252,30 @@ def noted(database: Database) -> Iterator[list[tuple[str, Any]]]:
 def full_scans(database: Database, statements: Sequence[tuple[str, Any]]) -> list[str]:
     """Return the plans, with their statements, that read one of the large tables from end to end."""
     found = []
-    prefix = "EXPLAIN QUERY PLAN" if database.engine.name == "sqlite" else "EXPLAIN"
     for statement, parameters in {statement: (statement, parameters) for statement, parameters in statements}.values():
-        with database._pool.connect() as connection:
-            rows = connection.exec_driver_sql(f"{prefix} {statement}", parameters).all()
-        for row in rows:
+        for row in plan(database, statement, parameters):
             line = " | ".join(map(str, row))
             if is_full_scan(database.engine.name, row):
                 found.append(f"{line}\n    {statement}")
     return found
 
 
-def is_full_scan(engine: str, row: Sequence[Any]) -> bool:
+def plan(database: Database, statement: str, parameters: Any) -> Sequence[Row[Any]]:
+    """Return the lines of the plan that the engine makes for a statement."""
+    with database._pool.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        words = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN"}.get(database.engine.name)
+        # MySQL has tables of plans if asked to; MariaDB has nothing else, and does not understand the question.
+        words = words or ("EXPLAIN" if driver.is_mariadb else "EXPLAIN FORMAT=TRADITIONAL")
+        return connection.exec_driver_sql(f"{words} {statement}", parameters).all()
+
+
+def is_full_scan(engine: str, row: Row[Any]) -> bool:
     """Whether a line of a plan says that a large table is read from end to end."""
     if engine == "mysql":
-        table, kind, rows = row[2], row[3], int(row[8] or 0)
-        return table in LARGE and (kind == "ALL" or (kind == "index" and rows > MANY))
+        found = row._mapping
+        many = int(found["rows"] or 0) > MANY
+        return found["table"] in LARGE and (found["type"] == "ALL" or (found["type"] == "index" and many))
     line = str(row[-1])
     if engine == "sqlite":
         return bool(re.match(rf"SCAN ({'|'.join(LARGE)})$", line))

@@ -201,6 +201,8 @@ class Job:
     phase: str  # of the running attempt: "querying", "writing", "publishing"; "" otherwise
     rows_so_far: int  # that the running attempt has moved
     bytes_so_far: int
+    # When its worker last told how far it is; None unless it runs and that was since it began. Says nothing of the job.
+    told_at: Micros | None = field(compare=False)
     total: int | None  # rows that are expected of the running attempt …
     total_basis: str  # … and who says so: "history", "planner", "" for nobody
     paused: str | None  # why it is paused ("" for no reason), None if it is not; of a live job

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
 from jobber.jobs import Job
-from jobber.store.database import Database
+from jobber.store.database import Database, TryAgain
 from jobber.store.gates import GateBook
 from jobber.store.rates import spent
 from jobber.store.records import job_of
@@ -54,22 +55,36 @@ class Claimer:
     ) -> Claim:
         """Start up to ``limit`` jobs on ``worker``.
 
+        A job whose row somebody else holds, to cancel it or to let another one wait for it, is passed over for the
+        moment, and its lane with it: all claims would wait with this one. Where nothing else can run, the row is waited
+        for before the turn to claim is.
+
         Raises:
             Fenced: the worker was declared dead, or never registered.
-            StateUnavailable: the state database cannot be reached.
+            StateUnavailable: the state database cannot be reached, or a job is held for seconds.
         """
         in_turn = self._in_turn(worker, queues)
+        passed_over: dict[int, int] = {}  # runs by lane
+        wanted: list[int] = []
 
         def work(connection: Connection) -> Claim:
+            if wanted:
+                self._starter.wait_for(connection, wanted.pop())
             entry = self._starter.enter(connection, worker)
             gates = self._gates.at(connection, entry.version)
             served = {"queue": queues, "task": tasks, "db": databases}
-            for found in surveys(self._database, connection, gates, worker=worker, served=served):
-                choice = _Choice(self._database, connection, found, limit, entry.turn)
+            # One more than can be taken says whether there is more.
+            seen = surveys(self._database, connection, gates, worker=worker, served=served, count=limit + 1)
+            for found in seen:
+                choice = _Choice(self._database, connection, found, limit, entry.turn, passed_over)
                 chosen = choice.choose(in_turn)
-                more = frozenset(queue for queue in in_turn if choice.next_in(queue) is not None)
+                more = frozenset(queue for queue in in_turn if choice.has_more(queue))
                 if not choice.short:
                     break
+            if passed_over and not chosen:
+                wanted.append(next(iter(passed_over.values())))
+                passed_over.clear()
+                raise TryAgain
             decision = Decision(
                 chosen,
                 heads=choice.raised_heads(),
@@ -78,7 +93,12 @@ class Claimer:
                 spent=spent(found.usage.rates, found.usage.starts),
             )
             started = self._starter.start(connection, worker, entry.name, decision)
-            return Claim(tuple(job_of(started[run]) for _, run in chosen), more)
+            held = [(lane, run) for lane, run in chosen if run not in started]
+            if held and not started:
+                passed_over.update({lane.id: run for lane, run in held})
+                raise TryAgain
+            more |= {lane.queue for lane, _ in held}
+            return Claim(tuple(job_of(started[run]) for _, run in chosen if run in started), more)
 
         claim = self._database.write(work)
         if claim.jobs:
@@ -155,6 +175,7 @@ class _Choice:
     found: Survey
     limit: int
     turn: int  # jobs of tenants that were started so far
+    passed_over: Collection[int]  # lanes that are left alone
     fronts: list[_Front] = field(default_factory=list)  # those that were read
     heaps: dict[str, _Lines] = field(default_factory=dict)
     suspect: bool = False  # whether the worker holds a suspect already
@@ -162,24 +183,31 @@ class _Choice:
 
     def choose(self, queues: Sequence[str]) -> list[tuple[Lane, int]]:
         """Return up to ``limit`` lanes and runs; the queues take turns."""
-        self.suspect = any(lane.suspect and lane.mine for lane in self.found.lanes)
+        self.suspect = self.found.suspect
         lines: dict[tuple[str, str], _Line] = {}
         for lane in self.found.lanes:
-            if lane.open:
-                lines.setdefault((lane.queue, lane.tenant), _Line()).put(_Front(lane))
+            if lane.id not in self.passed_over:
+                front = _Front(lane)
+                if lane.ready is not None:
+                    self._note(front, lane.ready)
+                lines.setdefault((lane.queue, lane.tenant), _Line()).put(front)
         for (queue, tenant), line in lines.items():
             place = self.found.turns.place(tenant, line.bound)
             heapq.heappush(self.heaps.setdefault(queue, []), (place, tenant, line))
         chosen: list[tuple[Lane, int]] = []
-        turns = [queue for queue in queues if queue in self.heaps]
+        turns = deque(queue for queue in queues if queue in self.heaps)
         while turns and len(chosen) < self.limit:
-            for queue in list(turns):
-                first = self.next_in(queue)
-                if first is None:
-                    turns.remove(queue)
-                elif len(chosen) < self.limit:
-                    chosen.append((first.lane, self._take(first)))
+            queue = turns.popleft()
+            first = self.next_in(queue)
+            if first is not None:
+                chosen.append((first.lane, self._take(first)))
+                turns.append(queue)
         return chosen
+
+    def has_more(self, queue: str) -> bool:
+        """Whether another job of ``queue`` could run now, whichever is next."""
+        known = (front for front in self.fronts if front.lane.queue == queue and front.taken < len(front.ready))
+        return any(self._open(front.lane) for front in known) or self.next_in(queue) is not None
 
     def next_in(self, queue: str) -> _Front | None:
         """Return the lane whose first job is next in ``queue``, None if nothing in it can run, or it is not seen."""
@@ -226,16 +254,20 @@ class _Choice:
         return run
 
     def _read(self, heap: _Lines) -> None:
-        """Read the first unread lane of ``heap``, and those that may be next, as far as they fit into a round trip."""
+        """Read the first unread lane of ``heap``, and what may be next, as far as it fits into a round trip."""
         size = self.database.engine.lanes_at_once(self.limit)
-        first = heap[0][2]
-        nearest = [line.fronts[0] for _, _, line in heapq.nsmallest(size // 2 + 1, heap)[1:] if line.fronts]
-        nearest += heapq.nsmallest(size - len(nearest), first.fronts)
+        # The other queues will be asked, too: who claims also says where more could run.
+        firsts = [heap, *(other for other in self.heaps.values() if other is not heap)]
+        nearest = [line.fronts[0] for lines in firsts for _, _, line in lines[:1] if line.fronts]
+        if size > len(nearest):
+            nearest += [line.fronts[0] for _, _, line in heapq.nsmallest(size // 2, heap)[1:] if line.fronts]
+            nearest += heapq.nsmallest(size - len(nearest), heap[0][2].fronts)[1:]
         fronts = [front for _, _, front in nearest if not front.known and self._open(front.lane)]
-        # One more than can be taken says whether there is more.
-        count = self.limit + 1
-        ready = read(self.database, self.connection, [front.lane for front in fronts], count)
+        ready = read(self.database, self.connection, [front.lane for front in fronts], self.limit + 1)
         for front in fronts:
-            front.known, front.ready = True, ready[front.lane.id]
-            front.whole = len(front.ready) < count
-        self.fronts += fronts
+            self._note(front, ready[front.lane.id])
+
+    def _note(self, front: _Front, ready: Sequence[Ready]) -> None:
+        """Note that of a lane ``limit`` + 1 ready jobs at most were read, and that these are all that there are."""
+        front.known, front.ready, front.whole = True, ready, len(ready) <= self.limit
+        self.fronts.append(front)

@@ -143,6 +143,11 @@ class Gates:
     states: Mapping[Gate, GateState] = field(default_factory=dict)
     rated: frozenset[str] = frozenset()
     tenants: bool = False
+    _limited: frozenset[GateKind] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        kinds = frozenset(gate.kind for gate, state in self.states.items() if state.limit > 0)
+        object.__setattr__(self, "_limited", kinds)
 
     def state(self, gate: Gate) -> GateState:
         """Return the setting of a gate, of a tenant without the limits that all have."""
@@ -164,11 +169,12 @@ class Gates:
 
     def limited(self, passing: Passing) -> Iterator[tuple[Gate, int]]:
         """Yield the gates with a limit on the way of ``passing``."""
-        if not self.states and not passing.group_limit:
-            return
-        for gate in gates_of(passing):
-            if limit := passing.group_limit if gate.kind is GateKind.GROUP else self.limit(gate):
-                yield gate, limit
+        if passing.group_limit:
+            yield Gate(GateKind.GROUP, passing.job_group), passing.group_limit
+        if self._limited:
+            for gate in gates_of(passing):
+                if gate.kind in self._limited and (limit := self.limit(gate)):
+                    yield gate, limit
 
     def paused(self, kind: GateKind) -> list[str]:
         """Return the names of the paused gates of a kind."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, case, func, or_, select
 
 from jobber.errors import JobIsLive, ResultsUnavailable, UnknownJob
 from jobber.jobs import Job, JobState, Micros
@@ -27,7 +27,7 @@ from jobber.store.schema import (
     schedules,
     workers,
 )
-from jobber.store.surveying import open_queues, survey
+from jobber.store.surveying import open_queues, usage_now
 from jobber.store.workers import is_out, is_served
 
 #: Columns of a live run: progress comes from its running row while it has one.
@@ -36,6 +36,8 @@ _LIVE = (
     func.coalesce(running.c.rows, jobs.c.rows_so_far).label("rows_so_far"),
     func.coalesce(running.c.bytes, jobs.c.bytes_so_far).label("bytes_so_far"),
     func.coalesce(running.c.phase, "").label("phase"),
+    # The heartbeat tells how far all jobs of a worker are; one that was claimed since has not been told of.
+    case((workers.c.seen_at > jobs.c.started_at, workers.c.seen_at)).label("told_at"),
     running.c.total,
     func.coalesce(running.c.total_basis, "").label("total_basis"),
     jobs.c.paused,
@@ -44,13 +46,14 @@ _LIVE = (
 
 def select_live() -> Select[Any]:
     """Return a SELECT of live jobs with their progress, for ``live_jobs``."""
-    return select(*_LIVE).select_from(jobs.outerjoin(running, running.c.run == jobs.c.run))
+    held = jobs.outerjoin(running, running.c.run == jobs.c.run).outerjoin(workers, workers.c.id == running.c.worker)
+    return select(*_LIVE).select_from(held)
 
 
 def live_jobs(connection: Connection, statement: Select[Any], values: Mapping[str, Any] | None = None) -> list[Job]:
     """Return the jobs that a ``select_live`` finds."""
     rows = connection.execute(statement, values).mappings()
-    told = ("phase", "total", "total_basis", "paused")
+    told = ("phase", "told_at", "total", "total_basis", "paused")
     return [job_of(row, **{name: row[name] for name in told}) for row in rows]
 
 
@@ -213,7 +216,7 @@ class Reader:
 
         def work(connection: Connection) -> list[Hold]:
             gates = self._gates.current(connection)
-            usage = survey(self._database, connection, gates, most=0).usage
+            usage = usage_now(self._database, connection, gates)
             return [
                 *own_holds(connection, self._database.engine, job),
                 *self._unserved_hold(connection, job),
@@ -236,12 +239,20 @@ class Reader:
 
         return self._database.read(work)
 
-    def due(self) -> Due:
-        """Return what time will bring next; one query for all of it."""
-        firing = select(func.min(schedules.c.next_at)).where(schedules.c.paused.is_(None)).scalar_subquery()
+    def due(self, tasks: Collection[str] | None = None) -> Due:
+        """Return what time will bring next; one query for all of it.
+
+        Parameters:
+            tasks: whose schedules are looked at; None for all.
+        """
+        engine = self._database.engine
+        firing = select(func.min(schedules.c.next_at)).where(schedules.c.paused.is_(None))
+        if tasks is not None:
+            firing = firing.where(engine.among(schedules.c.task, "tasks"))
         starts = select(func.min(rates.c.short_until)).scalar_subquery()
-        statement = select(self._database.engine.now, func.min(jobs.c.due), firing, starts)
-        now, *times = self._database.read(lambda connection: connection.execute(statement).one())
+        statement = select(engine.now, func.min(jobs.c.due), firing.scalar_subquery(), starts)
+        wanted = None if tasks is None else {"tasks": engine.many(tasks)}
+        now, *times = self._database.read(lambda connection: connection.execute(statement, wanted).one())
         return Due(*(None if at is None else max(0.0, (at - now) / 1_000_000) for at in times))
 
     def lost(self) -> list[Job]:

@@ -132,6 +132,7 @@ def job_as_submitted(new: NewJob, run: int, now: Micros, group: Membership = OUT
         phase="",
         rows_so_far=0,
         bytes_so_far=0,
+        told_at=None,
         total=None,
         total_basis="",
         paused=None,
@@ -151,6 +152,7 @@ def job_of(
     row: Mapping[str, Any] | RowMapping,
     *,
     phase: str = "",
+    told_at: Micros | None = None,
     total: int | None = None,
     total_basis: str = "",
     paused: str | None = None,
@@ -159,7 +161,7 @@ def job_of(
 
     Parameters:
         row: by column name; further keys are ignored.
-        phase, total, total_basis: of the running attempt.
+        phase, told_at, total, total_basis: of the running attempt.
         paused: why it is paused, None if it is not.
     """
     values = {name: row[name] for name in RUN_COLUMNS}
@@ -173,7 +175,7 @@ def job_of(
     values["depends_policy"] = Policy(values["depends_policy"] or Policy.SUCCESS)
     values["callback_url"] = values["callback_url"] or ""
     values["reused"] = Reused(**json.loads(values["reused"])) if values["reused"] else None
-    return Job(**values, phase=phase, total=total, total_basis=total_basis, paused=paused)
+    return Job(**values, phase=phase, told_at=told_at, total=total, total_basis=total_basis, paused=paused)
 
 
 def storable(message: str) -> str:

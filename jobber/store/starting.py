@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     BigInteger,
     BindParameter,
+    ColumnElement,
     Connection,
-    Row,
     RowMapping,
     Text,
-    and_,
     bindparam,
     cast,
     func,
@@ -31,13 +30,15 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from jobber.errors import Fenced
 from jobber.jobs import JobState
-from jobber.store.database import Database, TryAgain
+from jobber.store.database import Database
 from jobber.store.engines import Engine
 from jobber.store.outbox import Outbox, copying
 from jobber.store.rates import SPEND
-from jobber.store.returning import Change
 from jobber.store.schema import RUN_COLUMNS, dispatch, jobs, lanes, rates, running, tenants, workers
 from jobber.store.surveying import Lane
+
+#: By run, what is in the rows of jobs that were started.
+Started = dict[int, RowMapping | Mapping[str, Any]]
 
 
 class Entry(NamedTuple):
@@ -81,7 +82,9 @@ class Starter:
         self._told = database.events
         self._outbox = Outbox(database)
         chosen = engine.among(jobs.c.run, "runs")
-        self._start_some = Change(jobs, chosen, _started(engine), _STARTED, still=_READY)
+        ready = select(*_STARTED, engine.now.label("now")).where(chosen, _READY)
+        self._take = ready.with_for_update(key_share=True, skip_locked=True)
+        self._start_some = update(jobs).where(chosen).values(_started(bindparam("at")))
         self._free = select(lanes.c.id).where(engine.among(lanes.c.id, "lanes")).with_for_update(skip_locked=True)
 
     def enter(self, connection: Connection, worker: int) -> Entry:
@@ -90,69 +93,74 @@ class Starter:
         Raises:
             Fenced: the worker was declared dead, or never registered.
         """
-        who = {"worker": worker}
-        if self._engine.locks_one_table:
-            version, turn, name = connection.execute(_ENTER, who).one()
-        else:
-            version, turn = connection.execute(_LOCK).one()
-            name = connection.execute(_NAME, who).scalar_one_or_none()
+        version, turn, name = connection.execute(_ENTER, {"worker": worker}).one()
         if name is None:
             raise Fenced("this worker was declared dead; it must register again")
         return Entry(version, turn, name)
 
-    def start(self, connection: Connection, worker: int, name: str, decision: Decision) -> dict[int, RowMapping]:
-        """Start the chosen runs, note them as running, raise the heads; return the rows of the runs.
+    def wait_for(self, connection: Connection, run: int) -> None:
+        """Wait until nobody else holds a run, and hold it. Before ``enter``: then nobody waits with who waits here."""
+        connection.execute(_HOLD, {"of_run": run})
 
-        Raises:
-            TryAgain: one of them was cancelled between the look and the start.
+    def start(self, connection: Connection, worker: int, name: str, decision: Decision) -> Started:
+        """Start the chosen runs, note them as running, raise the heads; return what is in the rows of the runs now.
+
+        Waits for nobody: a run that somebody else holds right now is not started, nor is one that was cancelled since
+        the look.
         """
         chosen, heads = decision.chosen, decision.heads
         if not chosen and not heads:
             return {}
-        if self._engine.arrays:
-            parameters = {
-                "runs": [run for _, run in chosen],
-                "by": name,
-                "holder": worker,
-                "lanes": [lane.id for lane, _ in heads],
-                "versions": [lane.version for lane, _ in heads],
-                "heads": [head for _, head in heads],
+        if not self._engine.arrays:
+            return self._start_in_steps(connection, worker, name, decision)
+        parameters = {
+            "runs": [run for _, run in chosen],
+            "homes": [lane.id for lane, _ in chosen],
+            "by": name,
+            "holder": worker,
+            "lanes": [lane.id for lane, _ in heads],
+            "versions": [lane.version for lane, _ in heads],
+            "heads": [head for _, head in heads],
+        }
+        if decision.served:
+            parameters |= {
+                "tenants": list(decision.served),
+                "served": list(decision.served.values()),
+                "turn": decision.turn,
             }
-            if decision.served:
-                parameters |= {
-                    "tenants": list(decision.served),
-                    "served": list(decision.served.values()),
-                    "turn": decision.turn,
-                }
-            if decision.spent:
-                parameters |= {f"{key}s": [row[key] for row in decision.spent] for key in ("of_db", "next", "short")}
-            statement = _start_at_once(self._engine, bool(decision.served), bool(decision.spent), self._told)
-            rows: Sequence[Row[Any]] = connection.execute(statement, parameters).all()
-        else:
-            rows = self._start_in_steps(connection, worker, name, decision)
-            self._outbox.note(connection, [row.run for row in rows], "started")
-        if len(rows) != len(chosen):
-            raise TryAgain
+        if decision.spent:
+            parameters |= {f"{key}s": [row[key] for row in decision.spent] for key in ("of_db", "next", "short")}
+        statement = _start_at_once(self._engine, bool(decision.served), bool(decision.spent), self._told)
+        rows: Sequence[Any] = connection.execute(statement, parameters).all()
         return {row.run: row._mapping for row in rows}
 
-    def _start_in_steps(self, connection: Connection, worker: int, name: str, decision: Decision) -> Sequence[Row[Any]]:
-        rows: Sequence[Row[Any]] = []
-        if decision.chosen:
-            which = {"runs": self._engine.many([run for _, run in decision.chosen]), "by": name}
-            rows = self._start_some(self._engine, connection, which)
-        if rows:
+    def _start_in_steps(self, connection: Connection, worker: int, name: str, decision: Decision) -> Started:
+        runs = [run for _, run in decision.chosen]
+        free: Sequence[Any] = []
+        if runs:
+            free = connection.execute(self._take, {"runs": self._engine.many(runs)}).all()
+        started: Started = {}
+        if free:
+            now = free[0].now
+            which = {"runs": self._engine.many([row.run for row in free]), "by": name, "at": now}
+            connection.execute(self._start_some, which)
+            news = {**_NEWS, "worker": name, "started_at": now}
+            started = {row.run: {**row._mapping, **news, "attempt": row.attempt + 1} for row in free}
             slots = [
-                {**_IDLE, "run": row.run, "attempt": row.attempt, "worker": worker, "lane": row.lane} for row in rows
+                {**_IDLE, "run": run, "attempt": row["attempt"], "worker": worker, "lane": row["lane"]}
+                for run, row in started.items()
             ]
             connection.execute(_NOTE, slots)
-        if decision.served:
-            for tenant, turn in decision.served.items():
-                connection.execute(self._engine.upsert(tenants, {"tenant": tenant}, {"served": turn}))
-            connection.execute(_TURN, {"turn": decision.turn})
-        if decision.spent:
-            connection.execute(SPEND, decision.spent)
-        self._raise(connection, decision.heads)
-        return rows
+            if decision.served:
+                for tenant, turn in decision.served.items():
+                    connection.execute(self._engine.upsert(tenants, {"tenant": tenant}, {"served": turn}))
+                connection.execute(_TURN, {"turn": decision.turn})
+            if decision.spent:
+                connection.execute(SPEND, decision.spent)
+            self._outbox.note(connection, list(started), "started")
+        held = {lane.id for lane, run in decision.chosen if run not in started}
+        self._raise(connection, [(lane, head) for lane, head in decision.heads if lane.id not in held])
+        return started
 
     def _raise(self, connection: Connection, heads: Sequence[tuple[Lane, int]]) -> None:
         # A head that is too low is never wrong, so a claim, which holds everybody up, waits for no lane: one that a
@@ -166,13 +174,10 @@ class Starter:
             connection.execute(_RAISE, rows)
 
 
-_ENTER = (
-    select(dispatch.c.gates_version, dispatch.c.turn, workers.c.name)
-    .select_from(dispatch.outerjoin(workers, and_(workers.c.id == bindparam("worker"), ~workers.c.dead)))
-    .with_for_update(of=dispatch)
-)
-_LOCK = select(dispatch.c.gates_version, dispatch.c.turn).with_for_update()
-_NAME = select(workers.c.name).where(workers.c.id == bindparam("worker"), ~workers.c.dead)
+_NAME = select(workers.c.name).where(workers.c.id == bindparam("worker"), ~workers.c.dead).scalar_subquery()
+#: Of a subquery nothing is locked.
+_ENTER = select(dispatch.c.gates_version, dispatch.c.turn, _NAME).with_for_update()
+_HOLD = select(jobs.c.run).where(jobs.c.run == bindparam("of_run")).with_for_update(key_share=True)
 _READY = jobs.c.ord.is_not(None)
 _STARTED = (*(jobs.c[column] for column in RUN_COLUMNS), jobs.c.lane)
 _NOTE = insert(running)
@@ -185,17 +190,13 @@ _RAISE = (
 )
 
 
-def _started(engine: Engine) -> dict[str, Any]:
+#: What starting sets, beside the number of the attempt, the name of the worker, and the time.
+_NEWS = {"state": JobState.STARTED.value, "ord": None, "rows_so_far": 0, "bytes_so_far": 0}
+
+
+def _started(now: ColumnElement[int]) -> dict[str, Any]:
     """Return what starting sets, in the name of the worker ``:by``."""
-    return {
-        "state": JobState.STARTED.value,
-        "attempt": jobs.c.attempt + 1,
-        "ord": None,
-        "worker": bindparam("by"),
-        "started_at": engine.now,
-        "rows_so_far": 0,
-        "bytes_so_far": 0,
-    }
+    return {**_NEWS, "attempt": jobs.c.attempt + 1, "worker": bindparam("by"), "started_at": now}
 
 
 @lru_cache(maxsize=8)
@@ -207,8 +208,11 @@ def _start_at_once(engine: Engine, in_turn: bool, rated: bool, told: bool) -> An
         told: whether the broker is to be told.
     """
     numbers = ARRAY(BigInteger)
-    chosen = engine.among(jobs.c.run, "runs")
-    started = update(jobs).where(chosen, _READY).values(_started(engine)).returning(*_STARTED).cte("started")
+    # It waits for no run: to wait here is to make all claims wait.
+    free_runs = select(jobs.c.run).where(engine.among(jobs.c.run, "runs"), _READY)
+    taken = free_runs.with_for_update(key_share=True, skip_locked=True).cte("taken")
+    starting = update(jobs).where(jobs.c.run == taken.c.run).values(_started(engine.now))
+    started = starting.returning(*_STARTED).cte("started")
     noted = insert(running).from_select(
         ["run", "attempt", "worker", "lane", "phase", "rows", "bytes"],
         select(
@@ -227,11 +231,16 @@ def _start_at_once(engine: Engine, in_turn: bool, rated: bool, told: bool) -> An
         .table_valued("id", "version", "head", name="raised")
         .render_derived()
     )
-    # It waits for no lane (see Starter._raise).
+    # The next job of a lane of whose runs one was not to be had is that run.
+    homes = func.unnest(bindparam("runs", type_=numbers), bindparam("homes", type_=numbers))
+    home = homes.table_valued("run", "lane", name="home").render_derived()
+    held = select(home.c.lane).where(home.c.run.not_in(select(started.c.run)))
+    # Nor does it wait for a lane (see Starter._raise).
     free = select(lanes.c.id).where(lanes.c.id == func.any(ids)).with_for_update(skip_locked=True).cte("free")
     raising = (
         update(lanes)
         .where(lanes.c.id == raised.c.id, lanes.c.version == raised.c.version, lanes.c.id.in_(select(free.c.id)))
+        .where(lanes.c.id.not_in(held))
         .values(head=raised.c.head)
     )
     parts = [noted.cte("noted"), raising.cte("raising")]

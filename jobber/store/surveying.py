@@ -15,16 +15,17 @@ from sqlalchemy import (
     FromClause,
     Select,
     String,
-    and_,
     bindparam,
     case,
     func,
     literal_column,
+    null,
     or_,
     select,
     true,
     union_all,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from jobber.store.database import Database
@@ -36,9 +37,10 @@ from jobber.store.turns import Place, Turns
 
 #: Lanes that one statement reads where each is a SELECT of its own.
 CHUNK = 16
-#: Open lanes of each queue that a survey shows at first.
-FIRST = 64
-ALL = 2**31
+#: Open lanes of each queue that the first survey shows, the second, and the last.
+FIRST, MORE, ALL = 8, 256, 2**31
+#: Of how many of them a survey shows the first ready jobs, too, where that spares a round trip.
+AHEAD = 2
 
 
 class Ready(NamedTuple):
@@ -48,14 +50,12 @@ class Ready(NamedTuple):
     run: int
 
 
-@dataclass(slots=True)
-class Lane:
+class Lane(NamedTuple):
     """A lane as one claim sees it.
 
     Parameters:
-        running: attempts of its jobs that hold a slot, anywhere.
-        mine: those of them on the worker that asks.
         served: the turn in which a job of its tenant was last started.
+        ready: its first ready jobs; None if they were not read.
     """
 
     id: int
@@ -66,12 +66,23 @@ class Lane:
     job_group: str
     group_limit: int
     suspect: bool
-    head: int
-    version: int
+    head: int = EMPTY
+    version: int = 0
+    served: int = 0
+    ready: Sequence[Ready] | None = None
+
+
+class Busy(NamedTuple):
+    """A lane in which something runs.
+
+    Parameters:
+        running: attempts of its jobs that hold a slot, anywhere.
+        mine: those of them on the worker that asks.
+    """
+
+    lane: Lane
     running: int
     mine: int
-    served: int
-    open: bool  # not paused, served by whoever asks, and not known to be empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +90,18 @@ class Survey:
     """What a claim, or a question of what could run, looks at.
 
     Parameters:
-        lanes: those in which something runs, and the first open ones of each queue.
+        lanes: the first open ones of each queue: not paused, not full, served by whoever asks, not known to be empty.
         usage: how full the limits are.
         turns: whose turn it is among tenants.
         unseen: by queue, the place of the first open lane that is not listed.
+        suspect: whether the worker that asks runs a suspect.
     """
 
     lanes: Sequence[Lane]
     usage: Usage
     turns: Turns
     unseen: Mapping[str, Place]
+    suspect: bool
 
 
 def surveys(
@@ -99,103 +112,83 @@ def surveys(
     worker: int = 0,
     served: Mapping[str, Collection[str]] | None = None,
     behind: Collection[Gate] = (),
+    count: int = 1,
 ) -> Iterator[Survey]:
     """Yield surveys of one statement each, for as long as the one before did not show enough.
 
-    There may be thousands of lanes, of which the first few nearly always do. Where limits hold those back, the next
-    survey leaves out what is behind full ones; the last one shows all. They come in the order in which they are served,
-    so that the thousand lanes of one tenant hide no other's.
+    There may be thousands of lanes, of which the first few nearly always do: those behind a full limit are left out.
+    They come in the order in which they are served, so that the thousand lanes of one tenant hide no other's.
 
     Parameters:
         worker: whose own running jobs are counted apart.
         served: open are only lanes of these, by the name of the column; None is all.
         behind: open are only lanes that pass one of these gates.
+        count: ready jobs that are shown of a lane.
     """
+    engine, served = database.engine, served or {}
+    busy = _look_at_what_runs(connection, worker)
+    rates = read_rates(engine, connection) if gates.rated else {}
     shut = {kind: set(names) for kind in GateKind if (names := gates.paused(kind))}
-    rates = read_rates(database.engine, connection) if gates.rated else {}
-    _shut(shut, Usage(gates, rates).full())
-    for most in (FIRST, FIRST, ALL):
-        found = survey(
-            database,
-            connection,
-            gates,
-            most=most,
-            worker=worker,
-            served=served or {},
-            behind=behind,
-            shut=shut,
-            rates=rates,
-        )
-        full = found.usage.full()  # before the caller counts in what it would start
-        yield found
-        _shut(shut, full)
-
-
-def _shut(shut: dict[GateKind, set[str]], gates: Collection[Gate]) -> None:
-    for gate in gates:
+    for gate in _usage(gates, rates, busy).full():
         shut.setdefault(gate.kind, set()).add(gate.name)
-
-
-def survey(
-    database: Database,
-    connection: Connection,
-    gates: Gates,
-    *,
-    most: int,
-    worker: int = 0,
-    served: Mapping[str, Collection[str]] | None = None,
-    behind: Collection[Gate] = (),
-    shut: Mapping[GateKind, Collection[str]] | None = None,
-    rates: Mapping[str, Rate] | None = None,
-) -> Survey:
-    """Return one survey, with up to ``most`` open lanes of each queue, in the order in which they are served.
-
-    Parameters:
-        shut: names of gates behind which nothing is open.
-        rates: by database; None reads them.
-        worker, served, behind: as in ``surveys``.
-    """
-    engine, served, shut = database.engine, served or {}, shut or {}
-    passed = {kind: [gate.name for gate in behind if gate.kind is kind] for kind in GateKind}
-    passed = {kind: names for kind, names in passed.items() if names}
-    statement = _survey(engine, tuple(served), tuple(passed), tuple(shut), gates.tenants)
+    passed: dict[GateKind, list[str]] = {}
+    for gate in behind:
+        passed.setdefault(gate.kind, []).append(gate.name)
+    statement = _open_lanes(engine, tuple(served), tuple(passed), tuple(shut), gates.tenants)
     parameters = {
-        "worker": worker,
-        "most": most,
         **{name: engine.many(names) for name, names in served.items()},
         **{f"behind_{kind.value}": engine.many(names) for kind, names in passed.items()},
         **{f"shut_{kind.value}": engine.many(names) for kind, names in shut.items()},
+        **({"count": count} if engine.arrays else {}),
     }
-    if rates is None:
-        rates = read_rates(engine, connection) if gates.rated else {}
-    usage, turns, found, next_ = Usage(gates, rates), Turns(), [], []
-    for *facts, place in connection.execute(statement, parameters):
-        lane = Lane(*(*facts, place is not None and place <= most))
-        if lane.running:
-            usage.add(lane, lane.running)
-            turns.add(lane.tenant, lane.running)
-        turns.served[lane.tenant] = lane.served
-        if lane.running or lane.open:
-            found.append(lane)
-        if place is not None and not lane.open:
-            next_.append(lane)
-    return Survey(found, usage, turns, {lane.queue: turns.place(lane.tenant, lane.head) for lane in next_})
+    for most in (FIRST, MORE, ALL):
+        usage, turns = _usage(gates, rates, busy), Turns()
+        found: list[Lane] = []
+        next_: list[Lane] = []
+        for lane, number, _ in busy:
+            turns.add(lane.tenant, number)
+        rows: Sequence[Any] = connection.execute(statement, parameters | {"most": most}).all()
+        for *facts, place, ready in rows:
+            lane = Lane._make((*facts, None if ready is None else [Ready._make(pair) for pair in ready]))
+            turns.served[lane.tenant] = lane.served
+            (found if place <= most else next_).append(lane)
+        unseen = {lane.queue: turns.place(lane.tenant, lane.head) for lane in next_}
+        yield Survey(found, usage, turns, unseen, any(lane.suspect and mine for lane, _, mine in busy))
+
+
+def usage_now(database: Database, connection: Connection, gates: Gates) -> Usage:
+    """Return how full the limits are."""
+    rates = read_rates(database.engine, connection) if gates.rated else {}
+    return _usage(gates, rates, _look_at_what_runs(connection, worker=0))
+
+
+def _look_at_what_runs(connection: Connection, worker: int) -> list[Busy]:
+    return [Busy(Lane(*facts), count, mine) for *facts, count, mine in connection.execute(_RUNS, {"worker": worker})]
+
+
+def _usage(gates: Gates, rates: Mapping[str, Rate], busy: Sequence[Busy]) -> Usage:
+    usage = Usage(gates, rates)
+    for lane, count, _ in busy:
+        usage.add(lane, count)
+    return usage
+
+
+_FACTS = (
+    *(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.tenant),
+    *(lanes.c.job_group, lanes.c.group_limit, lanes.c.suspect),
+)
+_RUNS = (
+    select(*_FACTS, func.count(), func.count(case((running.c.worker == bindparam("worker"), 1))))
+    .select_from(running.join(lanes, lanes.c.id == running.c.lane))
+    .group_by(lanes.c.id)  # all other facts depend on it
+)
 
 
 @lru_cache(maxsize=64)
-def _survey(
+def _open_lanes(
     engine: Engine, served: tuple[str, ...], behind: tuple[GateKind, ...], shut: tuple[GateKind, ...], in_turn: bool
 ) -> Select[Any]:
-    """Return the statement of ``survey``; building it costs more than running it."""
-    counts = (
-        select(
-            running.c.lane,
-            func.count().label("running"),
-            func.count(case((running.c.worker == bindparam("worker"), 1))).label("mine"),
-        )
-        .group_by(running.c.lane)
-        .subquery()
-    )
+    """Return the statement of a survey; building it costs more than running it."""
     is_open = [
         lanes.c.head < EMPTY,
         *(engine.among(lanes.c[name], name) for name in served),
@@ -220,25 +213,21 @@ def _survey(
             tenants, tenants.c.tenant == lanes.c.tenant
         )
     place = func.row_number().over(partition_by=lanes.c.queue, order_by=order).label("place")
-    ranked = select(lanes.c.id, place).select_from(those).where(*is_open).subquery()
-    # One more than is shown: its head says up to where what is shown is all.
-    first = and_(ranked.c.id == lanes.c.id, ranked.c.place <= bindparam("most", type_=BigInteger) + 1)
-    shown = lanes.outerjoin(ranked, first).outerjoin(counts, counts.c.lane == lanes.c.id)
-    if in_turn:
-        shown = shown.outerjoin(tenants, tenants.c.tenant == lanes.c.tenant)
-    return (
-        select(
-            *(lanes.c.id, lanes.c.queue, lanes.c.task, lanes.c.db, lanes.c.tenant),
-            *(lanes.c.job_group, lanes.c.group_limit, lanes.c.suspect, lanes.c.head, lanes.c.version),
-            func.coalesce(counts.c.running, 0),
-            func.coalesce(counts.c.mine, 0),
-            since,
-            ranked.c.place,
-        )
-        .select_from(shown)
-        .where(or_(ranked.c.id.is_not(None), counts.c.running.is_not(None)))
-        .order_by(ranked.c.place)
+    ranked = (
+        select(*_FACTS, lanes.c.head, lanes.c.version, since.label("served"), place)
+        .select_from(those)
+        # InnoDB reads all lanes in a third of the time that it takes to see that no index would help.
+        .with_hint(lanes, "USE INDEX ()", "mysql")
+        .where(*is_open)
+        .subquery()
     )
+    ready: ColumnElement[Any] = null()
+    if engine.arrays:
+        first = _first_of(ranked.c.id, ranked.c.head).correlate(ranked).subquery()
+        pairs = select(func.array_agg(postgresql.array([first.c.ord, first.c.run]))).scalar_subquery()
+        ready = case((ranked.c.place <= AHEAD, func.coalesce(pairs, _NONE)))
+    # One more than is shown: its place says up to where what is shown is all.
+    return select(ranked, ready).where(ranked.c.place <= bindparam("most", type_=BigInteger) + 1)
 
 
 #: What a lane's gate of each kind is known by.
@@ -262,7 +251,9 @@ def open_queues(
     """
     is_open: set[str] = set()
     for found in surveys(database, connection, gates, behind=behind):
-        candidates = [lane for lane in found.lanes if lane.open and found.usage.free(lane)]
+        candidates = [lane for lane in found.lanes if found.usage.free(lane)]
+        is_open.update(lane.queue for lane in candidates if lane.ready)
+        candidates = [lane for lane in candidates if lane.ready is None]
         # A head is a lower bound: a lane whose last job was cancelled looks full until somebody looks.
         while candidates := [lane for lane in candidates if lane.queue not in is_open]:
             some, candidates = candidates[:CHUNK], candidates[CHUNK:]
@@ -273,22 +264,22 @@ def open_queues(
     return frozenset(is_open)
 
 
+def _first_of(lane: ColumnElement[int], head: ColumnElement[int]) -> Select[Any]:
+    """Return the statement that reads the first ``:count`` ready jobs of a lane."""
+    return (
+        select(jobs.c.ord, jobs.c.run)
+        .where(jobs.c.lane == lane, jobs.c.ord >= head)
+        .order_by(jobs.c.ord)
+        .limit(bindparam("count", type_=BigInteger))
+    )
+
+
+_NONE: ColumnElement[Any] = literal_column("'{}'::bigint[]", ARRAY(BigInteger))
 _LANES, _HEADS = bindparam("lanes", type_=ARRAY(BigInteger)), bindparam("heads", type_=ARRAY(BigInteger))
 _WANTED = func.unnest(_LANES, _HEADS).table_valued("lane", "head", name="wanted").render_derived()
-_FIRST = (
-    select(jobs.c.run, jobs.c.ord)
-    .where(jobs.c.lane == _WANTED.c.lane, jobs.c.ord >= _WANTED.c.head)
-    .order_by(jobs.c.ord)
-    .limit(bindparam("count", type_=BigInteger))
-    .lateral("first")
-)
+_FIRST = _first_of(_WANTED.c.lane, _WANTED.c.head).lateral("first")
 _READ_MANY = select(_WANTED.c.lane, _FIRST.c.ord, _FIRST.c.run).select_from(_WANTED.join(_FIRST, true()))
-_READ_ONE = (
-    select(jobs.c.ord, jobs.c.run)
-    .where(jobs.c.lane == bindparam("lane"), jobs.c.ord >= bindparam("head"))
-    .order_by(jobs.c.ord)
-    .limit(bindparam("count", type_=BigInteger))
-)
+_READ_ONE = _first_of(bindparam("lane", type_=BigInteger), bindparam("head", type_=BigInteger))
 
 
 @lru_cache(maxsize=64)

@@ -111,6 +111,71 @@ def test_a_job_that_is_cancelled_during_a_claim_does_not_start(
     assert claimed.result() == ["b"]
 
 
+#: A job, and one whose submission holds its row until it is committed.
+HOLDERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "follower": ({"fingerprint": 1, "version": "v", "single_flight": True},) * 2,
+    "child": ({}, {"depends_on": ("held",)}),
+}
+each_holder = pytest.mark.parametrize("holder", HOLDERS)
+
+
+@contextmanager
+def held_by_a_submission(bench: Bench, monkeypatch: pytest.MonkeyPatch, holder: str) -> Iterator[None]:
+    """Submit a job "held", and hold the submission of another one open that is about to wait for it."""
+    first, second = HOLDERS[holder]
+    bench.submit("held", **first)
+    with held_open(monkeypatch, LaneBook, "wake", after=False) as (pool, inside):
+        submitted = pool.submit(bench.submit, "waits", **second)
+        assert inside.wait(10)
+        yield
+    submitted.result()
+
+
+@each_holder
+def test_a_claim_waits_for_no_job_that_a_submission_holds_and_takes_it_later(
+    several_writers: Bench, monkeypatch: pytest.MonkeyPatch, holder: str
+) -> None:
+    bench = several_writers
+    bench.submit("other", task="u", priority=1)
+    with held_by_a_submission(bench, monkeypatch, holder):
+        before = time.monotonic()
+        got = bench.ids()
+        assert time.monotonic() - before < 4, "it waited for the row until lock_timeout"
+    # A child holds no more than the key of its parent, where there is such a lock.
+    assert got in (["held"], ["other"])
+    assert got + bench.ids(9) in (["held", "other"], ["other", "held"])
+
+
+@each_holder
+def test_a_claim_of_many_leaves_the_one_that_is_held_at_the_head_of_its_lane(
+    several_writers: Bench, monkeypatch: pytest.MonkeyPatch, holder: str
+) -> None:
+    bench = several_writers
+    with held_by_a_submission(bench, monkeypatch, holder):
+        bench.submit("x")
+        claim = bench.claim(2)
+        got = [job.job_id for job in claim.jobs]
+        assert got in (["held", "x"], ["x"])
+        assert claim.more == (frozenset() if "held" in got else {"q"})
+    assert bench.ids(9) == [name for name in ("held",) if name not in got]
+
+
+def test_who_waits_for_the_only_job_that_could_run_holds_up_no_other_claim(
+    several_writers: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = several_writers
+    with ThreadPoolExecutor(1) as other:
+        with held_by_a_submission(bench, monkeypatch, "follower"):
+            waiting = other.submit(bench.ids, queues=("q",))
+            with pytest.raises(TimeoutError):
+                waiting.result(0.5)
+            before = time.monotonic()
+            bench.submit("elsewhere", queue="p")
+            assert bench.ids(queues=("p",)) == ["elsewhere"]
+            assert time.monotonic() - before < 4, "it waited for the row until lock_timeout"
+        assert waiting.result() == ["held"]
+
+
 def test_a_lane_that_is_dropped_during_a_submission_is_made_again(
     several_writers: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import sqlalchemy
-from sqlalchemy import BigInteger, ColumnElement, Connection, Insert, Table, literal_column
+from sqlalchemy import BigInteger, ColumnElement, Connection, FromClause, Insert, Table, literal_column
 from sqlalchemy.engine import URL
+from sqlalchemy.types import TypeEngine
 
 #: Seconds that a statement of a migration may take: an index of a large table does.
 UNHURRIED = 3600.0
@@ -25,8 +27,6 @@ class Engine(ABC):
     row_locks: ClassVar[bool] = True
     #: Whether UPDATE and DELETE return rows.
     returning: ClassVar[bool] = True
-    #: Whether ``FOR UPDATE`` can leave out tables of a join (or needs not to: there are no row locks).
-    locks_one_table: ClassVar[bool] = True
     #: Whether arrays can be parameters, and one statement write to several tables: a claim in three round trips.
     arrays: ClassVar[bool] = False
     #: Whether it has sequences, which nobody waits for; else a row is a counter.
@@ -84,9 +84,30 @@ class Engine(ABC):
         return None
 
     @abstractmethod
+    def rows(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
+        """Return a table of rows that one parameter holds, to join others with: its value comes from ``as_rows``.
+
+        Parameters:
+            name: of the table, and of the parameter.
+            columns: their types: whole numbers and texts. What a row lacks is NULL.
+        """
+
+    def as_rows(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Return rows as the one parameter that ``rows`` takes."""
+        return json.dumps(rows)
+
+    @abstractmethod
     def insert_missing(self, table: Any) -> Any:
         """Return an INSERT that skips rows that are there already."""
 
     @abstractmethod
     def upsert(self, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         """Return the statement that sets ``values`` in the row of ``key``, the primary key; makes it if need be."""
+
+    @abstractmethod
+    def put_rows(self, table: Table, rows: FromClause) -> Insert:
+        """Return the statement that puts ``rows`` into a table, in the order of its key, over those of the same key.
+
+        Parameters:
+            rows: with all columns of the table, the first of which is its key.
+        """

@@ -17,12 +17,19 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     ExceptionContext,
+    FromClause,
+    Insert,
+    String,
+    Table,
     bindparam,
     event,
+    select,
+    text,
 )
 from sqlalchemy.dialects.mysql import insert
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.types import TypeEngine
 
 from jobber import mysql
 from jobber.errors import ConfigError
@@ -71,7 +78,6 @@ class MySQL(Engine):
     # Not UNIX_TIMESTAMP, which may end in 2038. UTC_TIMESTAMP is the statement's start.
     clock = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
     returning = False  # MySQL has none, MariaDB none for UPDATE
-    locks_one_table = False  # MariaDB has no FOR UPDATE OF
 
     def settings(self, url: URL) -> tuple[URL, dict[str, Any]]:
         arguments: dict[str, Any] = {key: value for key, value in _CONNECT.items() if key not in url.query}
@@ -99,6 +105,13 @@ class MySQL(Engine):
     def among(self, which: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         return which.in_(bindparam(name, expanding=True, type_=which.type))
 
+    def rows(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
+        kinds = {key: "LONGTEXT" if isinstance(kind, String) else "BIGINT" for key, kind in columns.items()}
+        read = ", ".join(f"{key} {kind} PATH '$.{key}'" for key, kind in kinds.items())
+        table = f"JSON_TABLE(:{name}, '$[*]' COLUMNS ({read})) AS {name}_each"
+        listed = text(f"SELECT {', '.join(kinds)} FROM {table}")  # noqa: S608 - names of columns, which are ours
+        return listed.columns(**columns).subquery(name)
+
     def insert_missing(self, table: Any) -> Any:
         # Not INSERT IGNORE, which would cut what is too long.
         row = insert(table)
@@ -107,6 +120,12 @@ class MySQL(Engine):
 
     def upsert(self, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         return insert(table).values(**key, **values).on_duplicate_key_update(dict(values))
+
+    def put_rows(self, table: Table, rows: FromClause) -> Insert:
+        key, *others = (column.name for column in table.columns)
+        listed = select(*(rows.c[name] for name in (key, *others))).order_by(rows.c[key])
+        row = insert(table).from_select([key, *others], listed)
+        return row.on_duplicate_key_update({name: rows.c[name] for name in others})
 
 
 class _Connection(mysql.Connection):

@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, Text, bindparam, event, func, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Insert, Table, Text, bindparam, event, func, select, true
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
+from sqlalchemy.types import TypeEngine
 
 from jobber.errors import ConfigError
 from jobber.store.engines.base import Engine
@@ -51,12 +52,24 @@ class SQLite(Engine):
     def many(self, values: Collection[Any]) -> Any:
         return json.dumps(list(values))
 
+    def rows(self, name: str, columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
+        each = func.json_each(bindparam(name, type_=Text())).table_valued("value", name=f"{name}_each")
+        values = (func.json_extract(each.c.value, f"$.{key}", type_=kind).label(key) for key, kind in columns.items())
+        return select(*values).subquery(name)
+
     def insert_missing(self, table: Any) -> Any:
         return sqlite.insert(table).on_conflict_do_nothing()
 
     def upsert(self, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         row = sqlite.insert(table).values(**key, **values)
         return row.on_conflict_do_update(index_elements=list(key), set_=values)
+
+    def put_rows(self, table: Table, rows: FromClause) -> Insert:
+        key, *others = (column.name for column in table.columns)
+        # Without a condition, "ON" would belong to the SELECT.
+        listed = select(*(rows.c[name] for name in (key, *others))).where(true()).order_by(rows.c[key])
+        row = sqlite.insert(table).from_select([key, *others], listed)
+        return row.on_conflict_do_update(index_elements=[key], set_={name: row.excluded[name] for name in others})
 
 
 class _Turn(AbstractContextManager[None]):
