@@ -111,14 +111,17 @@ class Batches:
             if full not in told:
                 told[full] = submitter.backlog.refusal(connection, full)
             sieve.refuse(job_id, told[full])
-        sieve.left = submitter.join(connection, sieve.passed(), fates)
-        while (waits := self._parents.attach(connection, sieve.left)).problems:
+        while True:
+            joined, ending = submitter.join(connection, sieve.passed(), fates)
+            waits = self._parents.attach(connection, joined)
+            if not waits.problems:
+                break
             for job, run in sieve.left:
                 if run in waits.problems:
                     sieve.refuse(job.job_id, _about_parents(waits.problems[run]))
-            sieve.passed()
-        if sieve.left:
-            accepted = submitter.store(connection, sieve.left, begun.now, and_ending(waits, fates), woken)
+        if joined:
+            ending = {run: ending[run] for _, run in joined if run in ending}
+            accepted = submitter.store(connection, joined, begun.now, and_ending(waits, ending), woken)
             sieve.found |= {job.job_id: job for job in accepted}
         return sieve.found
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Delete, Insert, bindparam, delete, insert, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Delete,
+    Insert,
+    Select,
+    Text,
+    bindparam,
+    case,
+    delete,
+    insert,
+    or_,
+    select,
+)
 
 from jobber.store import tagging
-from jobber.store.database import Database
+from jobber.store.database import Database, TryAgain
 from jobber.store.engines import Engine
 from jobber.store.outbox import Outbox, copying_ends
-from jobber.store.schema import RUN_COLUMNS, attempts, events, finished_jobs, groups, jobs, webhooks
+from jobber.store.schema import RUN_COLUMNS, attempts, events, finished_jobs, groups, jobs
 from jobber.store.webhooks import note_calls, note_group_call
+
+#: What a run that has the result of another one has of its.
+_OF_RESULT = (
+    *("db", "results", "result_table", "rows", "columns", "snapshot_at", "expires_at"),
+    *("version", "fingerprint"),
+)
 
 
 def move(
@@ -38,6 +58,44 @@ def move(
         note_calls(database, connection, runs)
 
 
+class Ended(TypedDict):
+    """How a run ends that does not end by itself.
+
+    Parameters:
+        source: the finished run whose result it has, None if it has none.
+        reused: what its row says about that.
+    """
+
+    run: int
+    state: str
+    error: str
+    error_code: str
+    source: int | None
+    reused: str | None
+
+
+def move_each(database: Database, connection: Connection, ended: Sequence[Ended], *, quiet: bool) -> None:
+    """Move live runs to the history, finished now, each in its way; note who is to be told.
+
+    Parameters:
+        quiet: as ``move`` takes it.
+
+    Raises:
+        TryAgain: a run whose result is to be had is forgotten.
+    """
+    engine, runs = database.engine, [one["run"] for one in ended]
+    at_once = database.events and engine.arrays
+    copy = _copy_each(engine, told=at_once).execution_options(preserve_rowcount=True)
+    copied = connection.execute(copy, {"ends": engine.as_rows(ended)})
+    if copied.rowcount != len(runs):
+        raise TryAgain
+    connection.execute(_remove(engine, several=True), {"of_runs": engine.many(runs)})
+    if not at_once:
+        Outbox(database).note_ends(connection, runs)
+    if not quiet:
+        note_calls(database, connection, runs)
+
+
 def tell_of_group(database: Database, connection: Connection, run: int, url: str | None) -> None:
     """Note who is to be told that a group ended, whose row says so by now.
 
@@ -53,13 +111,16 @@ def tell_of_group(database: Database, connection: Connection, run: int, url: str
 
 
 def forget(database: Database, connection: Connection, runs: Collection[int]) -> int:
-    """Forget finished runs and all that is kept of them; return how many runs."""
+    """Forget finished runs and all that is kept of them; return how many runs.
+
+    Calls that they owe stay, for whoever would make one to say that it is not made.
+    """
     if not runs:
         return 0
     engine = database.engine
     which = {"runs": engine.many(runs)}
     tagging.forget(database, connection, runs)
-    for table in (attempts, events, webhooks):
+    for table in (attempts, events):
         connection.execute(delete(table).where(engine.among(table.c.run, "runs")), which)
     return connection.execute(delete(finished_jobs).where(engine.among(finished_jobs.c.run, "runs")), which).rowcount
 
@@ -79,7 +140,33 @@ def _copy(engine: Engine, changed: frozenset[str], several: bool, *, told: bool)
     if "lifetime" in changed:
         values["expires_at"] = now + bindparam("new_lifetime", type_=BigInteger())
     source = select(*(values.get(name, jobs.c[name]) for name in RUN_COLUMNS)).where(_these(engine, several))
-    ended = insert(finished_jobs).from_select(list(RUN_COLUMNS), source)
+    return _into_history(source, told=told)
+
+
+@lru_cache(maxsize=16)
+def _copy_each(engine: Engine, *, told: bool) -> Insert:
+    """Return the statement that copies runs to the history as ``ends`` says."""
+    texts = {name: Text() for name in ("state", "error", "error_code", "reused")}
+    ends = engine.rows("ends", {"run": BigInteger(), "source": BigInteger(), **texts})
+    source = finished_jobs.alias("source")
+    values: dict[str, ColumnElement[Any]] = {name: ends.c[name] for name in texts}
+    values["finished_at"] = engine.now
+    for name in _OF_RESULT:
+        values[name] = case((ends.c.source.is_(None), jobs.c[name]), else_=source.c[name])
+    rows = (
+        select(*(values.get(name, jobs.c[name]) for name in RUN_COLUMNS))
+        # To find few of few, MySQL would walk through all.
+        .prefix_with("STRAIGHT_JOIN", dialect="mysql")
+        .with_hint(jobs, "FORCE INDEX (PRIMARY)", "mysql")
+        .with_hint(source, "FORCE INDEX (PRIMARY)", "mysql")
+        .select_from(ends.join(jobs, jobs.c.run == ends.c.run).outerjoin(source, source.c.run == ends.c.source))
+        .where(or_(ends.c.source.is_(None), source.c.run.is_not(None)))
+    )
+    return _into_history(rows, told=told)
+
+
+def _into_history(rows: Select[Any], *, told: bool) -> Insert:
+    ended = insert(finished_jobs).from_select(list(RUN_COLUMNS), rows)
     return copying_ends(ended.returning(*finished_jobs.c).cte("ended")) if told else ended
 
 

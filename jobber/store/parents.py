@@ -15,32 +15,29 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     Connection,
     Delete,
     Row,
-    RowMapping,
     Select,
-    bindparam,
     delete,
     func,
     insert,
     literal,
     select,
-    update,
 )
 
 from jobber.errors import InvalidRequest
-from jobber.jobs import JobState, NewJob
+from jobber.jobs import JobState, NewJob, Policy
 from jobber.store import cycles
 from jobber.store.database import Database, TryAgain
 from jobber.store.engines import Engine
 from jobber.store.fates import Edge, Fate, fate_of, spread
-from jobber.store.history import move
+from jobber.store.flights import Flights
+from jobber.store.history import Ended, move_each
 from jobber.store.lanes import Woken
 from jobber.store.parts import parts
 from jobber.store.readying import make_ready
-from jobber.store.schema import dependencies, finished_jobs, flights, jobs
+from jobber.store.schema import dependencies, finished_jobs, jobs
 
 #: The run of a group, None outside groups, and how one of its jobs ended.
 Counted = tuple[int | None, JobState]
@@ -77,6 +74,7 @@ class ParentBook:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._flights = Flights(database)
         self._insert_json = database.engine.insert_json(dependencies)
 
     # -- who comes -----------------------------------------------------------------------------------------------------
@@ -203,20 +201,18 @@ class ParentBook:
         """Make the first of those that shared a cancelled run the one that the others share and wait for.
 
         Parameters:
-            heirs: by the cancelled run.
+            heirs: by the cancelled run, which is all that they wait for.
         """
-        engine, led = self._database.engine, []
-        for parent, rows in sorted(heirs.items()):
+        firsts: dict[int, int] = {}
+        waiting: list[dict[str, Any]] = []
+        for parent, rows in heirs.items():
             first, *others = sorted(rows, key=lambda row: (row.paused is not None, row.run))
-            led.append({"cancelled": parent, "first": first.run})
-            for some in parts([row.run for row in others]):
-                change = update(dependencies).where(
-                    engine.among(dependencies.c.child, "runs"), dependencies.c.parent == parent
-                )
-                values = change.values(parent=first.run, parent_id=first.job_id)
-                connection.execute(values, {"runs": engine.many(some)})
-        if led:
-            connection.execute(_LEAD, led)
+            firsts[parent] = first.run
+            edge = {"parent": first.run, "parent_id": first.job_id, "policy": Policy.SHARE.value}
+            waiting += ({"child": row.run, **edge} for row in others)
+        self._forget(connection, [row["child"] for row in waiting])
+        self._insert(connection, waiting)
+        self._flights.pass_on(connection, firsts)
 
     def _forget(self, connection: Connection, children: Collection[int]) -> None:
         """Take away all that these runs, which end, wait for."""
@@ -235,31 +231,37 @@ class ParentBook:
     ) -> list[Counted]:
         """Move runs to the history as their fates say."""
         held = self._hold(connection, fates) if held is None else held
-        alike: dict[Fate, list[int]] = {}
-        for run, fate in fates.items():
-            alike.setdefault(fate, []).append(run)
-        for fate, runs in alike.items():
-            values = {"state": fate.state.value, "error": fate.error, "error_code": fate.code}
-            if fate.shares is not None:
-                values |= self._result_of(connection, fate.shares)
-            for some in parts(sorted(runs)):
-                quiet = not any(held[run].callback_url for run in some)
-                move(self._database, connection, some, values, quiet=quiet)
+        reused = self._reused(connection, {fate.shares for fate in fates.values() if fate.shares is not None})
+        for some in parts(sorted(fates)):
+            ended = [_ended(run, fates[run], reused) for run in some]
+            quiet = not any(held[run].callback_url for run in some)
+            move_each(self._database, connection, ended, quiet=quiet)
         return [(held[run].group_run, fate.state) for run, fate in fates.items()]
 
-    def _result_of(self, connection: Connection, run: int) -> dict[str, Any]:
-        """Return the columns of a run that has the result of another one."""
-        row = connection.execute(select(finished_jobs).where(finished_jobs.c.run == run)).mappings().one_or_none()
-        if row is None:
+    def _reused(self, connection: Connection, runs: Collection[int]) -> dict[int, str]:
+        """Return what the rows of those say that have the results of some finished runs."""
+        engine, found = self._database.engine, dict[int, str]()
+        for some in parts(sorted(runs)):
+            rows = connection.execute(_results(engine), {"runs": engine.many(some)})
+            found |= {row.run: row.reused or _told(row) for row in rows}
+        if len(found) != len(runs):
             raise TryAgain  # purged meanwhile
-        return result_of(row)
+        return found
 
 
-def result_of(row: RowMapping) -> dict[str, Any]:
-    """Return the columns of a run that has the result of ``row``, a finished run that succeeded."""
-    own = {"job_id": row["job_id"], "run": row["run"], "at": row["snapshot_at"] or row["started_at"]}
-    same = ("db", "results", "result_table", "rows", "columns", "snapshot_at", "expires_at", "version", "fingerprint")
-    return {**{name: row[name] for name in same}, "reused": row["reused"] or json.dumps(own)}
+def _told(row: Row[Any]) -> str:
+    return json.dumps({"job_id": row.job_id, "run": row.run, "at": row.snapshot_at or row.started_at})
+
+
+def _ended(run: int, fate: Fate, reused: Mapping[int, str]) -> Ended:
+    return {
+        "run": run,
+        "state": fate.state.value,
+        "error": fate.error,
+        "error_code": fate.code,
+        "source": fate.shares,
+        "reused": None if fate.shares is None else reused[fate.shares],
+    }
 
 
 class _Edges:
@@ -341,11 +343,12 @@ def _ends(engine: Engine) -> Select[Any]:
     return _END.where(engine.among(finished_jobs.c.run, "runs"))
 
 
-_LEAD = (
-    update(flights)
-    .where(flights.c.run == bindparam("cancelled", type_=BigInteger()))
-    .values(run=bindparam("first", type_=BigInteger()))
-)
+@lru_cache(maxsize=8)
+def _results(engine: Engine) -> Select[Any]:
+    told = (finished_jobs.c[name] for name in ("run", "job_id", "snapshot_at", "started_at", "reused"))
+    return select(*told).where(engine.among(finished_jobs.c.run, "runs"))
+
+
 _END = select(*(finished_jobs.c[name] for name in ("run", "job_id", "state", "error", "error_code")))
 _EDGE = tuple(dependencies.c[name] for name in Edge._fields)
 

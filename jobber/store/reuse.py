@@ -1,4 +1,4 @@
-"""Results that serve more than one job: those of earlier runs (``max_age``), and runs that equal jobs share.
+"""Results of earlier runs that serve other jobs, too (``max_age``).
 
 Two jobs are equal that have the same task, the same SQL and the same args, to the last digit, and name the same
 databases. A fingerprint finds them; what it stands for is compared.
@@ -6,33 +6,51 @@ databases. A fingerprint finds them; what it stands for is compared.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, bindparam, delete, exists, func, select, update
+from sqlalchemy import BigInteger, Connection, Row, and_, bindparam, case, exists, func, select, update
 
-from jobber.jobs import Args, JobState, NewJob, Policy, decode_args, encode_args
-from jobber.store.database import Database, TryAgain
+from jobber.jobs import Args, JobState, NewJob, decode_args, encode_args
+from jobber.store.database import Database
 from jobber.store.fates import Fate, shared
-from jobber.store.schema import finished_jobs, flights, jobs
+from jobber.store.parts import parts
+from jobber.store.schema import finished_jobs
 
 #: New jobs with the numbers of their runs.
 Numbered = Sequence[tuple[NewJob, int]]
+#: What a job asks: equal ones have equal ones.
+Subject = tuple[str, ...]
 
 #: Runs of one fingerprint that are looked at, the newest. Most of them tell whose result they took: where the same is
 #: asked for all the time, the run that made it may be thousands of them ago.
 _LOOKED_AT = 100
 
 _newer = finished_jobs.alias()
-#: When the query began to read; its attempt may have begun a little earlier.
+_older = finished_jobs.alias()
+#: When the query began to read; its attempt may have begun a little earlier. A run that took a result tells when that
+#: one's did, as far as it is known.
 _READ_AT = func.coalesce(finished_jobs.c.snapshot_at, finished_jobs.c.started_at)
 
 
+class _Wish(NamedTuple):
+    """What jobs of one kind would take.
+
+    Parameters:
+        job: one of them.
+        asks: what it asks.
+        age: of the data, in microseconds.
+    """
+
+    job: NewJob
+    asks: Subject
+    age: int
+
+
 class Reuse:
-    """Finds results that are young enough."""
+    """Finds results that are young enough: of many jobs with as many statements as of one, or nearly."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,67 +62,96 @@ class Reuse:
             .limit(_LOOKED_AT)
             .subquery()
         )
-        self._look = select(newest.c.run, newest.c.reused).where(newest.c.state == JobState.SUCCESS.value)
+        succeeded = JobState.SUCCESS.value
+        self._look = select(newest.c.run, newest.c.reused).where(newest.c.state == succeeded)
+        asked = engine.rows("asked", {"fingerprint": BigInteger()})
+        last_looked_at = (
+            select(_older.c.run)
+            .where(_older.c.fingerprint == asked.c.fingerprint)
+            .order_by(_older.c.run.desc())
+            .limit(1)
+            .offset(_LOOKED_AT - 1)
+            .scalar_subquery()
+        )
+        self._reach = select(asked.c.fingerprint, last_looked_at.label("first"))
+        # In two steps: joined to the limit itself, MySQL would read all runs of a fingerprint.
+        reach = engine.rows("reach", {"fingerprint": BigInteger(), "first": BigInteger()})
+        seen = and_(of.fingerprint == reach.c.fingerprint, of.run >= reach.c.first)
+        age = bindparam("age", type_=BigInteger())
+        self._look_at_many = (
+            select(case((of.reused.is_(None), of.run)).label("run"), of.reused)
+            .select_from(reach.join(finished_jobs, seen))
+            # Else it would read the whole history where some fingerprints have many runs.
+            .prefix_with("STRAIGHT_JOIN", dialect="mysql")
+            .with_hint(finished_jobs, "FORCE INDEX (ix_jobber_finished_jobs_fingerprint_run)", "mysql")
+            .where(of.state == succeeded, engine.now - func.coalesce(_READ_AT, engine.now) <= age)
+            .distinct()
+        )
         replaced = exists().where(
             _newer.c.job_id == of.job_id,
             _newer.c.run > of.run,
-            _newer.c.state == JobState.SUCCESS.value,
+            # Not by an index of states: SQLite and PostgreSQL would go through all later runs that succeeded.
+            func.coalesce(_newer.c.state, "") == succeeded,
             _newer.c.reused.is_(None),
             _newer.c.results == of.results,
             _newer.c.result_table == of.result_table,
         )
-        told = of.run, of.args, of.results, of.snapshot_at, of.started_at
-        self._find = select(*told).where(
+        told = (of[name] for name in ("run", "fingerprint", "task", "version", "args", "db", "results"))
+        self._find = select(*told, of.snapshot_at, of.started_at, (engine.now - _READ_AT).label("age")).where(
             engine.among(of.run, "runs"),
-            of.fingerprint == bindparam("of_fingerprint", type_=BigInteger()),  # 0: it was lost since
-            of.state == JobState.SUCCESS.value,
+            of.state == succeeded,
             of.reused.is_(None),
-            of.task == bindparam("of_task"),
-            of.version == bindparam("of_version"),
-            engine.among(of.db, "dbs"),
             func.coalesce(of.expires_at, 2**62) > engine.now,
-            engine.now - _READ_AT <= bindparam("age", type_=BigInteger()),
+            engine.now - _READ_AT <= age,
             ~replaced,
         )
 
     def find(self, connection: Connection, new: Numbered) -> dict[int, Fate]:
         """Return how those new runs end at once that take an earlier result, by run."""
-        found: dict[int, Fate] = {}
-        known: dict[tuple[Any, ...], Fate | None] = {}
+        wishes: dict[tuple[Any, ...], _Wish] = {}
+        kinds: dict[int, tuple[Any, ...]] = {}
         for job, run in new:
-            if job.max_age is None or not job.fingerprint:
-                continue
-            key = (*_identity(job), job.max_age)
-            if key not in known:
-                known[key] = self._newest(connection, job, job.max_age)
-            if fate := known[key]:
-                found[run] = fate
+            if job.max_age is not None and job.fingerprint:
+                asks = subject(job)
+                kinds[run] = (*asks, *_places(job), job.max_age)
+                wishes.setdefault(kinds[run], _Wish(job, asks, job.max_age * 1_000_000))
+        fates = self._fates(connection, wishes)
+        return {run: fates[kind] for run, kind in kinds.items() if kind in fates}
+
+    def _fates(self, connection: Connection, wishes: Mapping[tuple[Any, ...], _Wish]) -> dict[tuple[Any, ...], Fate]:
+        """Return the fates of jobs that take the result with the newest data that they may take."""
+        found: dict[tuple[Any, ...], Fate] = {}
+        for some in parts(list(wishes.items())):
+            age = max(wish.age for _, wish in some)
+            runs = self._told(connection, sorted({wish.job.fingerprint for _, wish in some}), age)
+            rows = defaultdict[int, list[Any]](list)
+            for part in parts(sorted(runs)):
+                for row in connection.execute(self._find, {"runs": self._database.engine.many(part), "age": age}):
+                    rows[row.fingerprint].append(row)  # 0: it was lost since
+            for kind, wish in some:
+                if fitting := [row for row in rows[wish.job.fingerprint] if _fits(row, wish)]:
+                    found[kind] = shared(max(fitting, key=lambda row: row.snapshot_at or row.started_at))
         return found
 
-    def _newest(self, connection: Connection, job: NewJob, max_age: int) -> Fate | None:
-        """Return the fate of a job that takes the result with the newest data that it may take; None without one."""
-        told = connection.execute(self._look, {"of_fingerprint": job.fingerprint}).all()
+    def _told(self, connection: Connection, fingerprints: Sequence[int], age: int) -> set[int]:
+        """Return the runs whose results were made or taken by the newest runs of some fingerprints.
+
+        Parameters:
+            age: of the data that are wanted, in microseconds; older ones are not told of if that spares something.
+        """
+        rows: Iterable[Row[Any]]
+        if len(fingerprints) == 1:
+            rows = connection.execute(self._look, {"of_fingerprint": fingerprints[0]})
+        else:
+            engine = self._database.engine
+            asked = engine.as_rows([{"fingerprint": fingerprint} for fingerprint in fingerprints])
+            reached = [
+                {"fingerprint": row.fingerprint, "first": row.first or 0}
+                for row in connection.execute(self._reach, {"asked": asked})
+            ]
+            rows = connection.execute(self._look_at_many, {"reach": engine.as_rows(reached), "age": age})
         # Only the run that made a result knows whether it is still there.
-        runs = {json.loads(row.reused)["run"] if row.reused else row.run for row in told}
-        if not runs:
-            return None
-        wanted = {
-            "runs": self._database.engine.many(runs),
-            "of_fingerprint": job.fingerprint,
-            "of_task": job.task,
-            "of_version": job.version,
-            "dbs": self._database.engine.many(_databases(job)),
-            "age": max_age * 1_000_000,
-        }
-        args = _canonical(job.args)
-        rows = [
-            row
-            for row in connection.execute(self._find, wanted)
-            if _canonical(decode_args(row.args)) == args and (row.results == job.results or not job.results_named)
-        ]
-        if not rows:
-            return None
-        return shared(max(rows, key=lambda row: row.snapshot_at or row.started_at))
+        return {json.loads(row.reused)["run"] if row.reused else row.run for row in rows}
 
     def forget(self, run: int) -> None:
         """See to it that nobody takes the result of a run: it has turned out to be gone."""
@@ -112,91 +159,19 @@ class Reuse:
         self._database.write(lambda connection: connection.execute(unlike_any))
 
 
-class Flights:
-    """Lets jobs that ask for it share the run of an equal one."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        engine = database.engine
-        self._make = engine.insert_missing(flights)
-        self._lock = (
-            select(flights.c.fingerprint, flights.c.run)
-            .where(engine.among(flights.c.fingerprint, "keys"))
-            .order_by(flights.c.fingerprint)
-            .with_for_update()
-        )
-        told = (jobs.c[name] for name in ("run", "job_id", "task", "version", "args"))
-        leaders = select(*told).with_hint(jobs, "FORCE INDEX (PRIMARY)", "mysql").order_by(jobs.c.run)
-        # Not a weaker lock: PostgreSQL, which skips no newer version of a row, would wait for it after all.
-        self._hold = leaders.where(engine.among(jobs.c.run, "runs")).with_for_update(key_share=True, skip_locked=True)
-        self._seen = select(jobs.c.run).where(engine.among(jobs.c.run, "runs"))
-
-    def join(self, connection: Connection, new: Numbered) -> Numbered:
-        """Return new jobs with those waiting for a run that asks for the same and ask for that; the others lead.
-
-        Of equal ones that are submitted at the same time, one leads: they wait for each other at the row of their
-        flight. The runs that are shared are held until the end of the transaction, so that none ends unseen.
-        """
-        keys = {run: _flight(job) for job, run in new if job.single_flight and job.fingerprint}
-        if not keys:
-            return new
-        leaders = self._leaders(connection, sorted({*keys.values()}))
-        joined, led = [], {}
-        for job, run in new:
-            if (key := keys.get(run)) is None:
-                joined.append((job, run))
-            elif (leader := leaders.get(key)) is None:
-                leaders[key] = (job.job_id, _subject(job))
-                led[key] = run
-                joined.append((job, run))
-            elif leader[1] == _subject(job):
-                joined.append((replace(job, depends_on=(leader[0],), depends_policy=Policy.SHARE), run))
-            else:  # of another one with the same 64 bits
-                joined.append((job, run))
-        for key, run in sorted(led.items()):
-            connection.execute(update(flights).where(flights.c.fingerprint == key).values(run=run))
-        return joined
-
-    def _leaders(self, connection: Connection, keys: Sequence[int]) -> dict[int, tuple[str, tuple[str, ...]]]:
-        """Return job ID and subject of the live run of each flight that has one; both rows are locked.
-
-        Raises:
-            TryAgain: one of them is about to end. Whoever ends it may be about to give its flight to another one, and
-                would wait for the row of the flight.
-        """
-        engine = self._database.engine
-        connection.execute(self._make, [{"fingerprint": key, "run": None} for key in keys])
-        rows = connection.execute(self._lock, {"keys": engine.many(keys)}).all()
-        flying = {row.run: row.fingerprint for row in rows if row.run is not None}
-        if not flying:
-            return {}
-        held = connection.execute(self._hold, {"runs": engine.many(sorted(flying))}).all()
-        left = flying.keys() - {row.run for row in held}
-        if left and connection.execute(self._seen, {"runs": engine.many(left)}).first():
-            raise TryAgain
-        return {flying[row.run]: (row.job_id, _stored_subject(row)) for row in held}
-
-    def prune(self, limit: int) -> None:
-        """Forget flights whose run is over, at most ``limit``."""
-        engine = self._database.engine
-        over = flights.c.run.is_not(None), ~exists().where(jobs.c.run == flights.c.run)
-        candidates = select(flights.c.fingerprint, flights.c.run).where(*over).limit(limit)
-        live = select(jobs.c.run).where(engine.among(jobs.c.run, "runs"))
-        gone = delete(flights).where(engine.among(flights.c.fingerprint, "keys"))
-
-        def work(connection: Connection) -> None:
-            keys = sorted(row.fingerprint for row in connection.execute(candidates))
-            # Looked at again once they are locked: somebody may have led one anew.
-            rows = connection.execute(self._lock, {"keys": engine.many(keys)}).all() if keys else []
-            runs = [row.run for row in rows if row.run is not None]
-            alive = set(connection.execute(live, {"runs": engine.many(runs)}).scalars()) if runs else set()
-            if over_ := [row.fingerprint for row in rows if row.run not in alive]:
-                connection.execute(gone, {"keys": engine.many(over_)})
-
-        self._database.write(work)
+def _fits(row: Row[Any], wish: _Wish) -> bool:
+    """Whether a job may take the result of a run of its fingerprint."""
+    job, (task, version, args) = wish.job, wish.asks
+    return (
+        row.age <= wish.age
+        and (row.task, row.version) == (task, version)
+        and row.db in _databases(job)
+        and (row.results == job.results or not job.results_named)
+        and (row.args == args or _canonical(decode_args(row.args)) == args)
+    )
 
 
-def _databases(job: NewJob) -> tuple[str, ...]:
+def _databases(job: NewJob) -> Collection[str]:
     """Return the databases of which a job may read any."""
     return job.replicas or (job.db,)
 
@@ -206,20 +181,21 @@ def _canonical(args: Args) -> str:
     return encode_args(dict(sorted(args.items())) if isinstance(args, dict) else args)
 
 
-def _subject(job: NewJob) -> tuple[str, ...]:
+def subject(job: NewJob) -> Subject:
+    """Return what a new job asks."""
     return job.task, job.version, _canonical(job.args)
 
 
-def _stored_subject(row: Any) -> tuple[str, ...]:
+def stored_subject(row: Any) -> Subject:
+    """Return what a job asks, from its row."""
     return row.task, row.version, _canonical(decode_args(row.args))
 
 
-def _identity(job: NewJob) -> tuple[str, ...]:
+def identity(job: NewJob) -> Subject:
     """Return all in which equal jobs do not differ."""
-    return (*_subject(job), *sorted(_databases(job)), job.results if job.results_named else "")
+    return *subject(job), *_places(job)
 
 
-def _flight(job: NewJob) -> int:
-    """Return 64 bits, signed, that are the same for equal jobs."""
-    digest = hashlib.sha256("\0".join(_identity(job)).encode(errors="replace")).digest()
-    return int.from_bytes(digest[:8], signed=True)
+def _places(job: NewJob) -> tuple[str, ...]:
+    """Return where a job may read, and where its result is to be."""
+    return *sorted(_databases(job)), job.results if job.results_named else ""

@@ -20,6 +20,7 @@ from jobber.store.admission import Backlog, NoRoom
 from jobber.store.database import ATTEMPTS, Database
 from jobber.store.ending import EndBook
 from jobber.store.fates import Fate
+from jobber.store.flights import Flights
 from jobber.store.gates import GateBook
 from jobber.store.grouping import COUNTERS
 from jobber.store.groups import Groups
@@ -29,7 +30,7 @@ from jobber.store.parents import ParentBook, Waits
 from jobber.store.reading import Reader, finished_runs
 from jobber.store.receipts import Receipt, ReceiptBook
 from jobber.store.records import OUTSIDE, Membership, check_names, job_as_submitted, values_of
-from jobber.store.reuse import Flights, Numbered, Reuse
+from jobber.store.reuse import Numbered, Reuse
 from jobber.store.runs import begin
 from jobber.store.schema import groups, jobs, order
 
@@ -137,24 +138,29 @@ class Submitter:
         fates = self.reuse.find(connection, numbered)
         if capped:
             self.backlog.admit(connection, _without(numbered, fates), begun)
-        numbered = self.join(connection, numbered, fates)
+        numbered, ending = self.join(connection, numbered, fates)
         waits = self._parents.attach(connection, numbered)
         waits.refuse({run: f"jobs[{place}]" if len(new) > 1 else "" for place, run in enumerate(begun.runs)})
-        jobs = self.store(connection, numbered, begun.now, and_ending(waits, fates), woken)
+        jobs = self.store(connection, numbered, begun.now, and_ending(waits, ending), woken)
         self._receipts.keep(connection, receipt, jobs)
         self._lanes.wake(connection, woken)
         return jobs
 
-    def join(self, connection: Connection, numbered: Numbered, fates: Mapping[int, Fate]) -> Numbered:
-        """Return new jobs, with those that share the run of another one waiting for it.
+    def join(
+        self, connection: Connection, numbered: Numbered, fates: Mapping[int, Fate]
+    ) -> tuple[Numbered, Mapping[int, Fate]]:
+        """Return new jobs, with those that share the run of another one waiting for it; and which end at once.
 
         Parameters:
-            fates: of those that end at once.
+            fates: of those that end at once, as ``Reuse.find`` said.
         """
-        joined = self._flights.join(connection, [(job, run) for job, run in numbered if run not in fates])
+        joined, leading = self._flights.join(connection, [(job, run) for job, run in numbered if run not in fates])
         if fates:
             joined = sorted([*joined, *((job, run) for job, run in numbered if run in fates)], key=itemgetter(1))
-        return joined
+        if leading and self._database.engine.row_locks:
+            # An equal run may have ended since that was asked, so that it is not shared any more: its result is there.
+            fates = {**fates, **self.reuse.find(connection, leading)}
+        return joined, fates
 
     def store(self, connection: Connection, numbered: Numbered, now: Micros, waits: Waits, woken: Woken) -> list[Job]:
         """Insert new jobs outside groups, and end those that end at once."""
@@ -202,8 +208,8 @@ class Submitter:
         fates = self.reuse.find(connection, numbered)
         last = [new.callback] if new.callback else []
         self.backlog.admit(connection, [*_without(numbered, fates), *last], begun)
-        numbered = self.join(connection, numbered, fates)
-        waits = and_ending(self._attach(connection, new, numbered, callback_run), fates)
+        numbered, ending = self.join(connection, numbered, fates)
+        waits = and_ending(self._attach(connection, new, numbered, callback_run), ending)
         lanes = self._lanes_of(connection, new.jobs, member, new.callback)
         rows = _ready_rows(numbered, now, member, lanes, woken, held=waits.held)
         callback = None

@@ -13,8 +13,9 @@ from sqlalchemy import text
 from jobber.errors import BacklogFull, IdempotencyConflict, JobIsLive, UnknownJob
 from jobber.jobs import Job
 from jobber.store import Answered, Gate, GateKind, Limits, Receipt, Store
+from tests.forking import start
 from tests.store.conftest import Bench, new_group, new_job
-from tests.store.crowd import die_keeping, start
+from tests.store.crowd import die_keeping
 
 
 def receipt(key: str = "key", digest: str = "d1") -> Receipt:
