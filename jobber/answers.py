@@ -207,21 +207,24 @@ class Answers:
         return round(max(0, self._now() - at) / 1_000_000, 3)
 
     def _progress(self, job: Job, outlook: Outlook) -> dict[str, Any]:
-        run_ms = self._run_ms(job)
         done = job.state is JobState.SUCCESS
         rows = job.rows if done and job.rows is not None else job.rows_so_far
         # Once more have come than were expected, nobody knows.
         total = job.total if job.state is JobState.STARTED and job.total is not None and job.total >= rows else None
-        left = None if total is None or not rows or not run_ms else (total - rows) * run_ms * 1000 // rows
+        # Until the worker told of them, not until now: between two reports that would be fewer and fewer a second.
+        took = self._run_ms(job)
+        if job.state is JobState.STARTED:
+            took = None if job.told_at is None or job.started_at is None else _ms(job.started_at, job.told_at)
+        left = None if total is None or not rows or not took else (total - rows) * took * 1000 // rows
         return {
             "phase": _phase(job),
             "rows": rows,
             "bytes": job.bytes_so_far,
-            "rate": rows * 1000 // run_ms if run_ms else None,
+            "rate": rows * 1000 // took if took else None,
             "total": total,
             "total_basis": "none" if total is None else job.total_basis,
             "percent": 100 if done else _percent(rows, total),
-            "eta": None if left is None else rfc3339(self._now() + left),
+            "eta": None if left is None or job.told_at is None else rfc3339(job.told_at + left),
             "position": outlook.position,
             "starts_at": rfc3339(outlook.starts_at),
             "worker_memory": outlook.worker_memory,

@@ -23,11 +23,15 @@ from jobber.store.parts import parts
 PART, COUNTED = 500, 10_000
 #: Seconds after which an operation by filter is answered as far as it has come.
 PATIENCE = 20.0
+#: Jobs that an operation by filter names which it could not change.
+TOLD = 100
 #: What a retry by filter takes unless it names states.
 UNSUCCESSFUL = frozenset({JobState.FAILURE, JobState.CANCELLED})
 
 #: What has become of one of many jobs.
 Outcome = Job | JobberError
+#: Which of many jobs were not changed, and why.
+Refusals = Sequence[tuple[str, JobberError]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,14 @@ class Tally:
         matched: those that it matched.
         done: those that were cancelled, asked to stop, or run again.
         refused: why the others were not, by error code.
+        refusals: of those the first, ``TOLD`` at most: job ID and error.
         below: the run below which there is more to do; None when all is done.
     """
 
     matched: int
     done: int
     refused: Mapping[str, int]
+    refusals: Refusals
     below: int | None
 
 
@@ -120,9 +126,11 @@ class Changes:
         """
         wanted = _of_states(wanted, LIVE, "cancelled")
 
-        def cancel(runs: Mapping[int, str]) -> tuple[int, Counter[str]]:
-            done = len(self._cancel(list(runs)))
-            return done, Counter({JobIsFinished.code: len(runs) - done})
+        def cancel(runs: Mapping[int, str]) -> Refusals:
+            done = self._cancel(list(runs))
+            ended = [job_id for run, job_id in runs.items() if run not in done]
+            now = self._store.changes.newest(ended)
+            return [(it, JobIsFinished(f"job {it} has finished meanwhile", now.get(it))) for it in ended]
 
         return self._each(wanted, None if dry_run else cancel, below, live=True)
 
@@ -140,22 +148,22 @@ class Changes:
             wanted = replace(wanted, states=UNSUCCESSFUL)
         wanted = _of_states(wanted, FINISHED, "run again")
 
-        def retry(runs: Mapping[int, str]) -> tuple[int, Counter[str]]:
-            done, refused = 0, Counter[str]()
+        def retry(runs: Mapping[int, str]) -> Refusals:
+            refused: list[tuple[str, JobberError]] = []
             # The oldest first: what a job depends on runs again already when it comes in.
-            for some in parts(sorted(runs), PART):
-                newest = self._store.changes.newest([runs[run] for run in some])
-                outcomes = self._bulk.create([_request(runs[run], newest.get(runs[run])) for run in some])
-                refused += Counter(outcome.code for outcome in outcomes if isinstance(outcome, JobberError))
-                done += sum(isinstance(outcome, Job) for outcome in outcomes)
-            return done, refused
+            for some in parts([runs[run] for run in sorted(runs)], PART):
+                newest = self._store.changes.newest(some)
+                outcomes = self._bulk.create([_request(job_id, newest.get(job_id)) for job_id in some])
+                told = zip(some, outcomes, strict=True)
+                refused += [(job_id, outcome) for job_id, outcome in told if isinstance(outcome, JobberError)]
+            return refused
 
         return self._each(wanted, None if dry_run else retry, below, live=False, most=COUNTED)
 
     def _each(
         self,
         wanted: JobFilter,
-        change: Callable[[Mapping[int, str]], tuple[int, Counter[str]]] | None,
+        change: Callable[[Mapping[int, str]], Refusals] | None,
         below: int | None,
         *,
         live: bool,
@@ -164,6 +172,7 @@ class Changes:
         deadline = time.monotonic() + PATIENCE
         matched, done = 0, 0
         refused: Counter[str] = Counter()
+        refusals: list[tuple[str, JobberError]] = []
         while True:
             # Only those that are older than the last ones: what comes meanwhile, and a run that this makes, is let be.
             limit = (most or PART) if change else COUNTED
@@ -173,12 +182,13 @@ class Changes:
                 runs = self._newest_of(runs)
             matched += len(runs)
             if change and runs:
-                changed, not_changed = change(runs)
-                done += changed
-                refused += not_changed
+                not_changed = change(runs)
+                done += len(runs) - len(not_changed)
+                refused.update(error.code for _, error in not_changed)
+                refusals += not_changed[: TOLD - len(refusals)]
             below = found.below
             if below is None or time.monotonic() > deadline:
-                return Tally(matched, done, +refused, below)
+                return Tally(matched, done, refused, refusals, below)
 
     def _newest_of(self, runs: Mapping[int, str]) -> dict[int, str]:
         newest: dict[str, int] = {}

@@ -110,7 +110,8 @@ class Maintenance:
     def _look(self) -> Due:
         """Return what time has brought; wake those who wait for a database that takes another start again."""
         self._pause, self._schedules = _TICK, None
-        due = self._store.due()
+        # Schedules of tasks that are not loaded here are nothing to look for: one that is due stays so for ever.
+        due = self._store.due(self._scheduler.tasks() if self._scheduler is not None else ())
         self._schedules = due.schedules
         if due.starts is not None and due.starts <= 0:
             for queue in self._store.refill():

@@ -20,7 +20,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +45,10 @@ TIMEOUT = 15.0
 _LEASE = 60.0
 #: Seconds between two looks for calls that are due.
 _TICK = 0.5
+#: Seconds that calls are owed for where there is no secret to sign them with, and between two looks for those.
+KEYLESS, _KEYLESS_TICK = 172_800.0, 60.0
+#: Seconds after which the log says that calls wait for a secret, and how often.
+_LATE, _REMINDER = 60.0, 3600.0
 #: Calls that one process makes at a time, and those of them that may go to one host: one that hangs holds up no other.
 _AT_ONCE, _TO_ONE_HOST = 8, 3
 
@@ -75,12 +79,17 @@ class Caller:
 
     Parameters:
         pauses: seconds after each call that failed; with one more the call is given up.
+        keyless: seconds after which a call is given up that nobody has made and that cannot be signed.
     """
 
-    def __init__(self, *, settings: Settings, store: Store, pauses: Sequence[float] = PAUSES) -> None:
+    def __init__(
+        self, *, settings: Settings, store: Store, pauses: Sequence[float] = PAUSES, keyless: float = KEYLESS
+    ) -> None:
         self._settings = settings
         self._store = store
         self._pauses = pauses
+        self._keyless = keyless
+        self._reminded = float("-inf")
         self._key = settings.webhooks.key
         self._over = threading.Event()
         self._lock = threading.Lock()
@@ -94,18 +103,40 @@ class Caller:
         self._free.set()
 
     def run(self) -> None:
-        """Make calls, until stopped; in a thread of its own. Returns at once without a secret to sign them with."""
-        while self._key and not self._over.is_set():
-            self._free.clear()
-            try:
-                while not self._over.is_set() and self._take():
-                    continue
-            except StateUnavailable as error:
-                log.warning("webhooks wait: %s", error)
-            except Exception:
-                log.exception("the webhooks stumbled; they go on")
-            self._free.wait(_TICK)
+        """Make calls, until stopped; in a thread of its own."""
+        if self._key:
+            while not self._over.is_set():
+                self._free.clear()
+                self._work(self._take)
+                self._free.wait(_TICK)
+        while not self._over.wait(_KEYLESS_TICK):
+            self._work(self._give_up)
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _work(self, step: Callable[[], bool]) -> None:
+        """Do a step again and again, while there is more to do."""
+        try:
+            while not self._over.is_set() and step():
+                continue
+        except StateUnavailable as error:
+            log.log(logging.WARNING if self._key else logging.DEBUG, "webhooks wait: %s", error)
+        except Exception:
+            log.exception("the webhooks stumbled; they go on")
+
+    def _give_up(self) -> bool:
+        """Give calls up that nobody could sign for long; False if there are no more of them.
+
+        Until then an instance with a secret may make them: another one, or this one once it is configured again.
+        """
+        calls = self._store.calls.take(_AT_ONCE, lease=_LEASE, overdue=self._keyless)
+        for call in calls:
+            self._settle(call, Reply("there is no [webhooks] secret to sign it with", final=True))
+        reminds = not calls and time.monotonic() - self._reminded >= _REMINDER
+        if reminds and (waiting := self._store.calls.overdue(_LATE)):
+            self._reminded = time.monotonic()
+            what = "webhooks that wait for a [webhooks] secret to sign them with: %d; each is given up after %g days"
+            log.warning(what, waiting, self._keyless / 86_400)
+        return bool(calls)
 
     def _take(self) -> bool:
         """Take the next call, for a thread that is free; False if there is none of either."""
@@ -145,7 +176,7 @@ class Caller:
         elif call.group is not None:
             message = notifications.of_group(self._settings, call.event, call.at, call.group)
         else:
-            return Reply("it is forgotten", final=True)
+            return Reply("what it would tell of was purged, or is older than the history", final=True)
         # The setting may have changed since the URL was accepted.
         if refusal := self._settings.webhooks.refusal(host_of(call.url)):
             return Reply(refusal, final=True)

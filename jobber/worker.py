@@ -208,8 +208,7 @@ class Worker:
         try:
             published = self._unheard(job)
             if published is not None:
-                known = partial(self._store.succeed, job, rows=published.rows, columns=published.columns)
-                self._settle(job, known)
+                self._settle(job, partial(self._heard, job, published))
                 return
             outcome = self._execute(job, task, held)
         except AttemptError as error:
@@ -230,6 +229,11 @@ class Worker:
         if job.attempt < 2 or job.error_code != ResultsUnavailable.code or job.results not in self._results:
             return None
         return self._results[job.results].fence(job.table, job.run, job.attempt - 1)
+
+    def _heard(self, job: Job, published: Published) -> frozenset[str]:
+        """Write down what the attempt before has published: its rows are no older than that one's start."""
+        began = next((past.started_at for past in self._store.attempts(job) if past.number == job.attempt - 1), None)
+        return self._store.succeed(job, rows=published.rows, columns=published.columns, snapshot_at=began)
 
     def _execute(self, job: Job, task: Task, held: _Held) -> execution.Outcome:
         """Run the query; what its thread logs meanwhile stays with the job."""

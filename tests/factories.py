@@ -44,6 +44,7 @@ _JOB = Job(
     phase="",
     rows_so_far=0,
     bytes_so_far=0,
+    told_at=None,
     total=None,
     total_basis="",
     paused=None,

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
-from jobber.client import Client, JobStatus
+from jobber.client import Client, JobStatus, Tally
 from jobber.errors import (
     IdempotencyConflict,
     InvalidRequest,
@@ -68,19 +69,46 @@ def test_many_jobs_are_submitted_with_an_answer_for_each(client: Client) -> None
 
 def test_jobs_are_cancelled_and_run_again_by_id_and_by_condition(client: Client) -> None:
     ids = [client.submit("between", BETWEEN, queue="many").job_id for _ in range(3)]
-    assert client.cancel_where(queue="many", dry_run=True) == (3, 0)
+    assert counted(client.cancel_where(queue="many", dry_run=True)) == (3, 0, {})
     first, missing = client.cancel_many([ids[0], "nobody"])
     assert isinstance(first, JobStatus)
     assert first.state == "CANCELLED"
     assert isinstance(missing, UnknownJob)
-    assert client.cancel_where(queue="many", state="PENDING") == (2, 2)
+    assert counted(client.cancel_where(queue="many", state="PENDING")) == (2, 2, {})
     again, live = client.retry_many([ids[0], good_id(client)])
     assert isinstance(again, JobStatus)
     assert again.state == "PENDING"
     assert isinstance(live, JobIsLive)
-    assert client.retry_where(queue="many", state="CANCELLED") == (2, 2)
+    assert counted(client.retry_where(queue="many", state="CANCELLED")) == (2, 2, {})
     with pytest.raises(JobIsLive):
         client.retry(ids[1])
+
+
+def counted(tally: Tally) -> tuple[int, int, dict[str, int]]:
+    return tally.matched, tally.done, dict(tally.refused)
+
+
+def test_jobs_that_a_retry_by_condition_refuses_are_named_with_their_errors(client: Client, site: Site) -> None:
+    ids = [client.submit("between", BETWEEN, queue="gone").job_id for _ in range(2)]
+    client.cancel_where(queue="gone")
+    forget_task(site, ids[0])
+    tally = client.retry_where(queue="gone")
+    assert counted(tally) == (2, 1, {"unknown_task": 1})
+    assert [(job_id, type(error)) for job_id, error in tally.errors.items()] == [(ids[0], UnknownTask)]
+
+
+def test_what_takes_the_server_several_parts_is_one_call(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobber.changing.PART", 2)
+    monkeypatch.setattr("jobber.changing.PATIENCE", 0.0)
+    for _ in range(5):
+        client.submit("between", BETWEEN, queue="parts")
+    assert counted(client.cancel_where(queue="parts")) == (5, 5, {})
+
+
+def forget_task(site: Site, job_id: str) -> None:
+    """Make a finished job one of a task that is not loaded any more."""
+    change = text("UPDATE jobber_finished_jobs SET task = 'gone' WHERE job_id = :id")
+    site.instance.store._database.write(lambda connection: connection.execute(change, {"id": job_id}))
 
 
 def good_id(client: Client) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,7 @@ class State:
             raise self.broken
         return True
 
-    def due(self) -> Due:
+    def due(self, _tasks: Collection[str]) -> Due:
         return Due(jobs=0 if self.delayed else None, schedules=None, starts=None)
 
     def release_due(self) -> frozenset[str]:

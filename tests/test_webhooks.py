@@ -18,7 +18,7 @@ from jobber import webhooks
 from jobber.config import Settings, WebhookSettings
 from jobber.store import Store
 from jobber.store.events import Level
-from jobber.webhooks import PAUSES, Caller, post
+from jobber.webhooks import KEYLESS, PAUSES, Caller, post
 from tests.api.fake import settings as plain_settings
 from tests.listening import Receiver, in_turn, status
 from tests.servers import free_port, wait_until
@@ -58,11 +58,12 @@ def settings(secret: str = SECRET, allow: Sequence[str] = ()) -> Settings:
 @pytest.fixture(autouse=True)
 def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "_TICK", 0.05)
+    monkeypatch.setattr(webhooks, "_KEYLESS_TICK", 0.05)
 
 
 @contextmanager
-def calling(bench: Bench, of: Settings, pauses: Sequence[float] = SOON) -> Iterator[None]:
-    caller = Caller(settings=of, store=bench.store, pauses=pauses)
+def calling(bench: Bench, of: Settings, pauses: Sequence[float] = SOON, keyless: float = KEYLESS) -> Iterator[None]:
+    caller = Caller(settings=of, store=bench.store, pauses=pauses, keyless=keyless)
     thread = threading.Thread(target=caller.run)
     thread.start()
     try:
@@ -263,11 +264,56 @@ def test_a_caller_that_died_over_a_call_has_it_made_by_another(bench: Bench, rec
     assert len(receiver.to("/repeated")) == 1
 
 
-def test_without_a_secret_nothing_is_called(bench: Bench) -> None:
-    ended(bench, "a", "http://127.0.0.1:1/")
-    Caller(settings=settings(secret=""), store=bench.store).run()
+def test_without_a_secret_calls_wait_for_one_and_the_log_says_so(
+    bench: Bench, receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_LATE", 0.0)
+    ended(bench, "a", receiver.url + "/unsigned")
+    with calling(bench, settings(secret="")):
+        wait_until(lambda: "webhooks that wait for a [webhooks] secret to sign them with: 1" in caplog.text, 30)
 
-    assert owed(bench) == 1
+    assert (owed(bench), receiver.to("/unsigned")) == (1, [])
+    with calling(bench, settings()):
+        wait_until(lambda: owed(bench) == 0, 30)
+    assert len(receiver.to("/unsigned")) == 1
+
+
+def test_a_call_that_could_not_be_signed_for_long_is_given_up_and_stands_in_the_history(
+    bench: Bench, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(20):  # more than are taken at a time
+        ended(bench, f"j{number}", receiver.url + "/unsigned-for-long")
+    with calling(bench, settings(secret=""), keyless=0.0):
+        wait_until(lambda: owed(bench) == 0, 30)
+
+    assert not receiver.to("/unsigned-for-long")
+    last = bench.store.events.of(bench.store.get("j7"))[-1]
+    assert (last.event, last.level) == ("webhook", Level.ERROR)
+    assert "the call to 127.0.0.1 was given up (try 1): there is no [webhooks] secret" in last.message
+    assert last.message in caplog.text
+
+
+@pytest.mark.parametrize("what", ["job", "group"])
+def test_of_what_was_purged_nobody_is_told_and_the_log_says_so(
+    bench: Bench, receiver: Receiver, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    url = f"{receiver.url}/purged-{what}"
+    if what == "job":
+        ended(bench, "a", url)
+        run = bench.store.get("a").run
+        bench.store.purge("a")
+    else:
+        group = bench.store.submit_group(new_group("g", "m1", callback=None, callback_url=url))
+        run = group.run
+        end(bench, "succeed", bench.claim(1).jobs[0])
+        bench.store.purge_group("g")
+    with calling(bench, settings()):
+        wait_until(lambda: owed(bench) == 0, 30)
+
+    assert not receiver.to(f"/purged-{what}")
+    assert f"webhook of run {run}: the call to 127.0.0.1 was given up (try 1): what it would tell of was purged" in (
+        caplog.text
+    )
 
 
 def test_tries_go_on_for_about_a_day_with_growing_pauses() -> None:

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from itertools import islice
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import flask_smorest
 import marshmallow as ma
@@ -164,8 +164,23 @@ def _problems(
         elif known:
             yield place, str(said[0]), None
         else:
-            near = next(iter(difflib.get_close_matches(name[:_LONGEST_NAME].lower(), schema.fields, n=1)), None)
+            near = _nearest(name[:_LONGEST_NAME], schema)
             yield place, f"there is no such {kind}" + (f"; did you mean {near}?" if near else ""), near
+
+
+def _nearest(name: str, schema: ma.Schema) -> str | None:
+    """Return the field that an unknown one may stand for; a schema whose fields have open names knows better."""
+    if isinstance(schema, Guesses) and (guess := schema.guess(name)):
+        return guess
+    return next(iter(difflib.get_close_matches(name.lower(), schema.fields, n=1)), None)
+
+
+@runtime_checkable
+class Guesses(Protocol):
+    """A schema that knows what somebody meant by a name that it does not have."""
+
+    def guess(self, name: str) -> str | None:
+        """Return the name that was meant; None if it is nothing special."""
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]

@@ -89,5 +89,9 @@ def retry(body: dict[str, Any]) -> Response:
 
 
 def _changed(tally: Tally, dry_run: bool) -> Response:
-    counts = {"matched": tally.matched, "done": tally.done, "refused": dict(tally.refused), "dry_run": dry_run}
-    return success(counts, next=cursor_of(tally.below))
+    counts = {"matched": tally.matched, "done": tally.done, "refused": dict(tally.refused)}
+    named = [
+        {"job_id": job_id, "message": error.message, "error": {"code": error.code, **error.details}}
+        for job_id, error in tally.refusals
+    ]
+    return success({**counts, "refusals": named, "dry_run": dry_run}, next=cursor_of(tally.below))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +16,15 @@ from jobber.api.fields import _TAG_NAME, Name, Object, Span, Switch, Tags, Text,
 from jobber.api.requests import PAGE, _Body
 from jobber.api.schemas import JobPart, _optional_integer, _Part, _Success, _time
 from jobber.bulk import MOST
+from jobber.changing import TOLD
 from jobber.jobs import JOB_ID_PATTERN, JobState
 from jobber.store.listing import JobFilter
 from jobber.store.statistics import MOST_HOURS
 
 _STATES = [state.value for state in JobState]
 _TAG = "tag."
+#: Other ways to ask for a tag: ``tags.a``, ``tag[a]``, ``tag`` alone.
+_TAG_ALIKE = re.compile(r"tags?(?:\.(.+)|\[(.+)\])?", re.IGNORECASE)
 
 
 # -- fields -----------------------------------------------------------------------------------------------------------
@@ -129,6 +133,11 @@ class ListQuery(_Conditions, _Tagged):  # type: ignore[misc, valid-type]
     limit = Whole(PAGE, least=1, from_text=True, load_default=100, metadata={"description": "Most jobs of the page."})
     cursor = Cursor(metadata={"description": "`next` of the page before."})
 
+    def guess(self, name: str) -> str | None:
+        """Return how a tag is asked for, where somebody tried it in another way."""
+        alike = _TAG_ALIKE.fullmatch(name)
+        return alike and _TAG + next(filter(None, alike.groups()), "NAME")
+
     @pre_load
     def _gather_tags(self, data: Mapping[str, str], **_: Any) -> dict[str, Any]:
         tags = {name.removeprefix(_TAG): value for name, value in data.items() if name.startswith(_TAG)}
@@ -217,11 +226,25 @@ _COUNT = {"type": "integer"}
 #: What a filter is told.
 _CHANGED = {
     "type": "object",
-    "required": ["matched", "done", "refused", "dry_run"],
+    "required": ["matched", "done", "refused", "refusals", "dry_run"],
     "properties": {
         "matched": _COUNT | {"description": "Jobs that the filter matched."},
         "done": _COUNT | {"description": "Of those; 0 of a dry run."},
         "refused": {"type": "object", "additionalProperties": _COUNT, "description": "The others, by error code."},
+        "refusals": {
+            "type": "array",
+            "maxItems": TOLD,
+            "description": "Of those the first.",
+            "items": {
+                "type": "object",
+                "required": ["job_id", "message", "error"],
+                "properties": {
+                    "job_id": {"type": "string"},
+                    "message": {"type": "string"},
+                    "error": {"type": "object", "description": "Its `code`, and what else it tells."},
+                },
+            },
+        },
         "dry_run": {"type": "boolean"},
     },
 }

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,9 @@ from jobber.cli.processes import Plan
 from jobber.cli.rehearsal import rehearse
 from jobber.cli.starting import Start
 from jobber.cli.supervisor import Supervisor, check_address, reload_running
-from jobber.errors import ConfigError, JobberError, TaskFileError
+from jobber.errors import ConfigError, JobberError, StateUnavailable, TaskFileError
 from jobber.instance import Instance
+from jobber.scheduling import disobeyed
 from jobber.tasks import TaskSet
 
 
@@ -51,10 +53,10 @@ def serve(flags: Flags) -> int:
         try:
             refuse_bad_tasks(fresh)
             fresh.announce_limits()
+            warnings = (*fresh.tasks().warnings, *disobeyed(fresh.store, fresh.tasks()))
         finally:
             fresh.close()
         instance.reload()  # a database that is still missed is asked about these
-        warnings = instance.tasks().warnings
         return "\n".join([_count(len(fresh.tasks()), "task"), *(f"warning: {warning}" for warning in warnings)])
 
     supervisor = Supervisor(plan, workers=flags.worker_processes, api=not flags.worker_only, reload=reload)
@@ -189,6 +191,9 @@ def _findings(flags: Flags) -> Iterable[_Finding]:
     for of in instance.dependencies():
         if of.kind in ("state", "broker", "events"):  # more is asked of the others
             yield _tried(of.kind, of.ask, "reachable")
+    with suppress(StateUnavailable):  # said of the state itself, and it has none where it has no tables yet
+        for warning in disobeyed(instance.store, loaded):
+            yield _Finding(_WARNING, True, warning)
     for name, backend in instance.results.items():
         yield _tried(f"results {name}", partial(rehearse, backend), f"reachable, writable ({backend.engine})")
     prepared = tasks.prepare(loaded.values(), instance.sources)

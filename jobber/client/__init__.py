@@ -11,7 +11,19 @@ A client may be shared by threads; its connections are kept and used again. Numb
 both directions. Errors are those of ``jobber.errors``, found by the code of the answer.
 """
 
-from jobber.client.answers import Attempt, Column, GroupStatus, Hold, JobStatus, Page, Progress, Row, Scalar, Task
+from jobber.client.answers import (
+    Attempt,
+    Column,
+    GroupStatus,
+    Hold,
+    JobStatus,
+    Page,
+    Progress,
+    Row,
+    Scalar,
+    Tally,
+    Task,
+)
 from jobber.client.args import Arg
 from jobber.client.bodies import NewJob
 from jobber.client.client import DEFAULT_SERVER, Client
@@ -30,5 +42,6 @@ __all__ = [
     "Progress",
     "Row",
     "Scalar",
+    "Tally",
     "Task",
 ]

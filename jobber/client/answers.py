@@ -8,6 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from jobber.errors import JobberError
+
 _FINISHED = frozenset({"SUCCESS", "FAILURE", "CANCELLED"})
 
 #: A JSON scalar; send a Decimal where digits count.
@@ -155,6 +157,16 @@ class Task:
     params: tuple[Mapping[str, Any], ...]
     sql: str | None  # only where it was asked for
     raw: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What has become of all jobs that some conditions fit."""
+
+    matched: int  # jobs that they fit
+    done: int  # of those
+    refused: Mapping[str, int]  # the others, by the code of the error
+    errors: Mapping[str, JobberError]  # why they were, by job ID; of very many the first hundred of each part
 
 
 @dataclass(frozen=True, slots=True)

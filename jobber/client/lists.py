@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from jobber.client.answers import JobStatus, job_of
+from jobber.client.answers import JobStatus, Tally, job_of
 from jobber.client.bodies import NewJob, jobs_body, time_text
 from jobber.client.wire import Wire, error_of, segment
 from jobber.errors import JobberError
@@ -75,20 +76,20 @@ class ListCalls:
         """Run up to 10,000 finished jobs again; return the new run of each, or why there is none, in order."""
         return self._many("retry", job_ids)
 
-    def cancel_where(self, *, dry_run: bool = False, **conditions: Any) -> tuple[int, int]:
-        """Cancel all jobs that fit; return how many did, and how many were cancelled or asked to stop.
+    def cancel_where(self, *, dry_run: bool = False, **conditions: Any) -> Tally:
+        """Cancel all jobs that fit; return how many did, how many were cancelled or asked to stop, and why others not.
 
         Parameters:
             dry_run: only count.
             conditions: as those of ``jobs``, at least one.
 
-        >>> jobber.cancel_where(queue="low", tags={"customer": "acme"}, dry_run=True)
-        (120, 0)
+        >>> jobber.cancel_where(queue="low", tags={"customer": "acme"}, dry_run=True).matched
+        120
         """
         return self._where("cancel", dry_run, conditions)
 
-    def retry_where(self, *, dry_run: bool = False, **conditions: Any) -> tuple[int, int]:
-        """Run all finished jobs again that fit; return how many did, and how many will run.
+    def retry_where(self, *, dry_run: bool = False, **conditions: Any) -> Tally:
+        """Run all finished jobs again that fit; return how many did, how many will run, and why others will not.
 
         Parameters:
             dry_run: only count.
@@ -136,13 +137,24 @@ class ListCalls:
         body = {"job_ids": list(job_ids)}
         return [_item(item) for item in self._wire.call("POST", f"/jobs/{what}", body=body, patience=_PATIENCE)["data"]]
 
-    def _where(self, what: str, dry_run: bool, conditions: Mapping[str, Any]) -> tuple[int, int]:
+    def _where(self, what: str, dry_run: bool, conditions: Mapping[str, Any]) -> Tally:
         wanted: dict[str, Any] = _filter(**{name: value for name, value in conditions.items() if name != "tags"})
         if conditions.get("tags"):
             wanted["tags"] = dict(conditions["tags"])
-        body = {"filter": wanted, "dry_run": dry_run}
-        answer = self._wire.call("POST", f"/jobs/{what}", body=body, patience=_PATIENCE)["data"]
-        return answer["matched"], answer["done"]
+        body: dict[str, Any] = {"filter": wanted, "dry_run": dry_run}
+        matched = done = 0
+        refused: Counter[str] = Counter()
+        errors: dict[str, JobberError] = {}
+        while True:
+            answer = self._wire.call("POST", f"/jobs/{what}", body=body, patience=_PATIENCE)
+            counts = answer["data"]
+            matched, done = matched + counts["matched"], done + counts["done"]
+            refused.update(counts["refused"])
+            for refusal in counts["refusals"]:
+                errors.setdefault(refusal["job_id"], error_of(refusal))
+            if answer["next"] is None:
+                return Tally(matched=matched, done=done, refused=dict(refused), errors=errors)
+            body["cursor"] = answer["next"]  # of very many it does a part at a time
 
 
 def _job(job_id: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobber.scheduling.firing import Scheduler
+from jobber.scheduling.firing import Scheduler, disobeyed
 from jobber.scheduling.operations import ScheduleDetails, ScheduleRequest, Schedules
 
-__all__ = ["ScheduleDetails", "ScheduleRequest", "Scheduler", "Schedules"]
+__all__ = ["ScheduleDetails", "ScheduleRequest", "Scheduler", "Schedules", "disobeyed"]

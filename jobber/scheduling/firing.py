@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from jobber.completion import Completer
@@ -30,6 +30,24 @@ _AT_A_TIME = 100
 _REST = 60.0
 
 
+def disobeyed(store: Store, tasks: TaskSet) -> list[str]:
+    """Return warnings of ``cron`` tags that make no schedule, as somebody else has made one of their name.
+
+    Raises:
+        StateUnavailable.
+    """
+    tagged = [task.name for task in tasks.values() if task.cron is not None]
+    made = {it.schedule_id for it in store.schedules.among(tagged) if it.source is not Source.TAG} if tagged else ()
+    return [_disobeyed(tasks[name]) for name in tagged if name in made]
+
+
+def _disobeyed(task: Task) -> str:
+    return (
+        f"{task.file}:{task.line}: task {task.name}: its cron tag is not obeyed: there is a schedule of this name that "
+        "was made over HTTP; once that is deleted, a reload makes the tag's"
+    )
+
+
 class Scheduler:
     """Fires the schedules of one process's tasks; used by one thread.
 
@@ -48,11 +66,15 @@ class Scheduler:
         self._kept: TaskSet | None = None  # whose tags are in the store
         self._resting: dict[str, float] = {}
 
+    def tasks(self) -> Collection[str]:
+        """Return the tasks whose schedules it fires."""
+        return self._tasks().keys()
+
     def step(self, due: float | None) -> None:
         """Do what there is to do.
 
         Parameters:
-            due: ``Due.schedules``.
+            due: ``Due.schedules`` of these tasks.
 
         Raises:
             StateUnavailable: the next step goes on.
@@ -140,11 +162,7 @@ class Scheduler:
             )
             self._add(new, now)
         elif schedule.source is not Source.TAG:
-            log.warning(
-                "task %s has a cron tag that is not obeyed: there is a schedule of this name that was made over HTTP; "
-                "once that is deleted, a reload makes the tag's",
-                task.name,
-            )
+            log.warning("%s", _disobeyed(task))
         elif (schedule.cron, schedule.timezone) != (task.cron, timezone):
             self._retime(schedule, task.cron, timezone)
 

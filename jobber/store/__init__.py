@@ -381,9 +381,13 @@ class Store:
         """Make delayed jobs and retries ready whose time has come, at most ``limit`` at a time."""
         return self._upkeep.release_due(limit)
 
-    def due(self) -> Due:
-        """Return in how many seconds time will bring something to do."""
-        return self._reader.due()
+    def due(self, tasks: Collection[str] | None = None) -> Due:
+        """Return in how many seconds time will bring something to do.
+
+        Parameters:
+            tasks: whose schedules are looked at; None for all.
+        """
+        return self._reader.due(tasks)
 
     def lost(self) -> list[Job]:
         """Return the STARTED jobs whose worker's lease ran out."""

@@ -28,7 +28,7 @@ class Call:
 
     Parameters:
         run: of the job or the group.
-        job: that ended; None if it was a group, or is forgotten by now.
+        job: that ended; None if it was a group, or is forgotten by now: was purged, or is older than the history.
         group: that ended, without its jobs; None if it was a job, or is forgotten.
         event: the state that it ended in, in small letters.
         tries: with the one that is to be made now.
@@ -95,18 +95,25 @@ class CallBook:
         now, first = self._database.read(lambda connection: connection.execute(statement).one())
         return first is not None and first <= now
 
-    def take(self, limit: int, *, lease: float, without: Collection[str] = ()) -> list[Call]:
+    def overdue(self, seconds: float) -> int:
+        """Return how many calls have been due for so long, and nobody has made them."""
+        then = self._database.engine.now - int(seconds * 1_000_000)
+        late = select(func.count()).select_from(webhooks).where(webhooks.c.next_at <= then)
+        return self._database.read(lambda connection: int(connection.execute(late).scalar_one()))
+
+    def take(self, limit: int, *, lease: float, without: Collection[str] = (), overdue: float = 0.0) -> list[Call]:
         """Take calls that are due, for ``lease`` seconds: nobody else makes them meanwhile.
 
         Parameters:
             without: hosts that have enough to do.
+            overdue: seconds that they have been due for, at least.
         """
         engine = self._database.engine
         wanted = (
             select(webhooks)
             # By the index: to sort rows, InnoDB would lock them all.
             .with_hint(webhooks, "FORCE INDEX (ix_jobber_webhooks_next_at)", "mysql")
-            .where(webhooks.c.next_at <= engine.now)
+            .where(webhooks.c.next_at <= engine.now - int(overdue * 1_000_000))
             .order_by(webhooks.c.next_at)
             .limit(limit)
             .with_for_update(skip_locked=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
 from jobber import changing
+from jobber.store.changing import CancelledMany
 from tests.api.http import Http
 from tests.api.site import Site
 
@@ -50,7 +52,7 @@ def test_a_filter_cancels_what_it_matches_and_nothing_else(site: Site, monkeypat
     submit(site, "other", tags={"batch": "2"})
     running = site.claim()
     body = {"filter": {"tags": {"batch": "1"}, "state": "PENDING,STARTED,SUCCESS"}}
-    counts = {"matched": 7, "refused": {}}
+    counts = {"matched": 7, "refused": {}, "refusals": []}
     assert http.post("/jobs/cancel", body | {"dry_run": True}).data == counts | {"done": 0, "dry_run": True}
     assert states(http, "m1") == ["PENDING"]
     answer = http.post("/jobs/cancel", body)
@@ -84,16 +86,38 @@ def test_finished_jobs_run_again_by_id_and_by_filter(site: Site) -> None:
     # By a filter: those that did not succeed, unless it says otherwise, and only the newest run of a job.
     wanted = {"filter": {"tags": {"run": "1"}}}
     assert http.post("/jobs/retry", wanted | {"dry_run": True}).data["matched"] == 1
-    assert http.post("/jobs/retry", wanted).data | {"refused": None} == {
-        "matched": 1,
-        "done": 1,
-        "refused": None,
-        "dry_run": False,
-    }
+    counts = {"matched": 1, "done": 1, "refused": {}, "refusals": [], "dry_run": False}
+    assert http.post("/jobs/retry", wanted).data == counts
     assert states(http, "worse") == ["PENDING"]
     for _ in range(4):
         site.finish(site.claim())
     assert http.post("/jobs/retry", {"filter": {"state": "SUCCESS", "task": "entries_of"}}).data["done"] == 2
+
+
+@pytest.mark.parametrize("state_url", ["sqlite"], indirect=True)
+def test_what_a_filter_fits_and_could_not_be_changed_is_counted_and_the_first_of_it_are_named(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changing, "PART", 2)
+    monkeypatch.setattr(changing, "TOLD", 3)
+    submit(site, *(f"j{n}" for n in range(5)))
+    store, cancel = site.instance.store, site.instance.store.changes.cancel
+
+    def too_late(runs: Collection[int]) -> CancelledMany:
+        for run in runs:  # all but one end in the moment before
+            if store.run(run).job_id != "j2":
+                store.cancel(store.run(run).job_id)
+        return cancel(runs)
+
+    monkeypatch.setattr(store.changes, "cancel", too_late)
+    told = site.http.post("/jobs/cancel", {"filter": {"task": "entries_of"}}).data
+    assert (told["matched"], told["done"], told["refused"]) == (5, 1, {"job_is_finished": 4})
+    assert [refusal["job_id"] for refusal in told["refusals"]] == ["j4", "j3", "j1"]
+    assert told["refusals"][0] == {
+        "job_id": "j4",
+        "message": "job j4 has finished meanwhile",
+        "error": {"code": "job_is_finished"},
+    }
 
 
 @pytest.mark.parametrize("state_url", ["sqlite"], indirect=True)

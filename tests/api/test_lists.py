@@ -100,7 +100,11 @@ def test_a_cursor_goes_on_where_it_was_whatever_is_submitted_meanwhile(site: Sit
         ("since=yesterday", "since", "must be a time"),
         ("queue=a%20b", "queue", "may hold"),
         ("tag.a%20b=1", "tag.NAME", "is no name for a tag"),
-        ("tags=x", "tags", "there is no such option"),
+        ("tags=x", "tags", "there is no such option; did you mean tag.NAME?"),
+        ("tag=a:b", "tag", "there is no such option; did you mean tag.NAME?"),
+        ("tags.a=b", "tags.a", "there is no such option; did you mean tag.a?"),
+        ("tags[a]=b", "tags[a]", "there is no such option; did you mean tag.a?"),
+        ("tag[customer]=b", "tag[customer]", "there is no such option; did you mean tag.customer?"),
         ("offset=5", "offset", "there is no such option"),
     ],
 )

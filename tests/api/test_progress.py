@@ -16,10 +16,18 @@ from tests.factories import make_job
 SUBMIT = "/tasks/slow/jobs"
 
 
-def progress(**facts: Any) -> dict[str, Any]:
-    """Return the progress of a job that began two seconds ago."""
-    job = make_job(**{"state": JobState.STARTED, "attempt": 1, "phase": "writing", "started_at": NOON, **facts})
-    told: dict[str, Any] = Answers(settings(), now=lambda: NOON + 2_000_000).job(job)["progress"]
+SECOND = 1_000_000
+
+
+def progress(ago: float = 0.7, **facts: Any) -> dict[str, Any]:
+    """Return the progress of a job that had run for two seconds when its worker told of it.
+
+    Parameters:
+        ago: seconds since then.
+    """
+    running = {"state": JobState.STARTED, "attempt": 1, "phase": "writing"}
+    job = make_job(**{**running, "started_at": NOON, "told_at": NOON + 2 * SECOND, **facts})
+    told: dict[str, Any] = Answers(settings(), now=lambda: NOON + int((2 + ago) * SECOND)).job(job)["progress"]
     return told
 
 
@@ -28,6 +36,20 @@ def test_a_running_job_tells_its_rate_and_from_the_rows_that_are_expected_when_i
     assert (told["phase"], told["rows"], told["bytes"], told["rate"]) == ("writing", 500, 9000, 250)
     assert (told["total"], told["total_basis"], told["percent"]) == (2000, "history", 25)
     assert told["eta"] == "2026-11-22T14:00:08.000000Z"  # 1,500 rows at 250 a second
+
+
+def test_the_rate_and_the_end_that_is_expected_of_a_steady_query_do_not_move_between_reports_nor_with_them() -> None:
+    told = [
+        progress(ago, rows_so_far=250 * seconds, total=2000, total_basis="history", told_at=NOON + seconds * SECOND)
+        for seconds in range(1, 8)
+        for ago in (0, 0.5, 0.99)
+    ]
+    assert {(each["rate"], each["eta"]) for each in told} == {(250, "2026-11-22T14:00:08.000000Z")}
+
+
+def test_before_its_worker_has_told_of_a_job_nobody_knows_its_rate() -> None:
+    told = progress(told_at=None, total=2000, total_basis="history")
+    assert (told["rows"], told["rate"], told["percent"], told["eta"]) == (0, None, 0, None)
 
 
 @pytest.mark.parametrize(

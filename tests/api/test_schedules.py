@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from sqlalchemy import text
 from jobber.answers import rfc3339
 from jobber.api.schedule_schemas import ScheduleBody, SchedulePart
 from jobber.jobs import Micros
-from jobber.scheduling import Scheduler
+from jobber.maintenance import Maintenance
+from jobber.scheduling import Scheduler, disobeyed
 from jobber.scheduling.planning import SECOND
 from tests.api.http import Answer, Http
 from tests.api.site import Site
@@ -62,7 +64,7 @@ class Clock:
         self.fire()
 
     def fire(self) -> None:
-        self.scheduler.step(self.store.due().schedules)
+        self.scheduler.step(self.store.due(self.scheduler.tasks()).schedules)
 
     def task_file(self, content: str | None) -> None:
         """Write or remove a task file, and reload."""
@@ -316,6 +318,36 @@ def test_a_schedule_whose_task_is_not_loaded_here_is_left_alone(clock: Clock) ->
     assert clock.post("/schedules/report/run").error["code"] == "unknown_task"
 
 
+def test_a_schedule_whose_task_is_not_loaded_is_not_looked_for_and_fires_once_a_reload_brings_the_task(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.task_file("-- name: nightly\nSELECT 1 AS one;\n")
+    clock.make("report", task="nightly", args=[])
+    clock.task_file(None)
+    clock.come("report")
+    looks: list[str] = []
+    due, look = clock.store.due, clock.store.schedules.due
+    monkeypatch.setattr(clock.store, "due", lambda *names: looks.append("glance") or due(*names))
+    monkeypatch.setattr(clock.store.schedules, "due", lambda *names: looks.append("look") or look(*names))
+    monkeypatch.setattr("jobber.maintenance._TICK", 0.01)
+    of = clock.site.instance
+    keeper = Maintenance(
+        settings=of.settings, store=clock.store, queueing=of.queueing, holder="test", scheduler=clock.scheduler
+    )
+    thread = Thread(target=keeper.run)
+    thread.start()
+    try:
+        wait_until(lambda: looks.count("glance") >= 20)
+        assert "look" not in looks
+        (of.directories[0] / "nightly.sql").write_text("-- name: nightly\nSELECT 1 AS one;\n")
+        of.reload()
+        wait_until(lambda: clock.see("report")["runs"] == 1)
+    finally:
+        keeper.stop()
+        thread.join(30)
+    clock.task_file(None)
+
+
 def test_one_schedule_that_stumbles_keeps_no_other_from_firing(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     clock.make("bad")
     clock.make("good")
@@ -395,7 +427,9 @@ def test_a_tag_takes_no_schedule_away_that_was_made_over_http(clock: Clock, capl
         clock.task_file(TAGGED.format(cron="0 7 * * *", more=""))
 
     assert clock.see("nightly")["source"] == "api"
-    assert "task nightly has a cron tag that is not obeyed" in caplog.text
+    assert "task nightly: its cron tag is not obeyed: there is a schedule of this name" in caplog.text
+    of = clock.site.instance
+    assert disobeyed(of.store, of.tasks()) == [caplog.records[-1].getMessage()]
     clock.task_file(None)
     assert clock.see("nightly")["source"] == "api"
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import text
 
 from tests.api.site import Site
 from tests.cli.conftest import Program
@@ -50,6 +51,20 @@ def test_jobs_are_counted_cancelled_and_run_again_by_conditions(program: Program
     assert program.run("cancel", "--queue", "many").stdout == "2 of 2 jobs cancelled or asked to stop\n"
     assert program.run("retry", "--queue", "many", "--state", "CANCELLED").stdout == "2 of 2 jobs will run again\n"
     assert json.loads(program.run("cancel", "--queue", "many", "--json").stdout)["done"] == 2
+
+
+def test_jobs_that_conditions_fit_and_that_are_refused_are_named_with_the_reason(program: Program, site: Site) -> None:
+    ids = [submit(program, "--queue", "gone") for _ in range(3)]
+    program.run("cancel", "--queue", "gone")
+    change = text("UPDATE jobber_finished_jobs SET task = 'lost' WHERE job_id = :id")
+    site.instance.store._database.write(lambda connection: connection.execute(change, {"id": ids[0]}))
+    said = program.run("retry", "--queue", "gone", "--state", "CANCELLED", status=1)
+    assert said.stdout == "2 of 3 jobs will run again\n"
+    assert f"job {ids[0]}: no task named 'lost' is loaded" in said.stderr
+    said = program.run("retry", "--queue", "gone", "--state", "CANCELLED", "--json", status=1)
+    assert json.loads(said.stdout) == {"matched": 1, "done": 0, "refused": {"unknown_task": 1}}
+    error = json.loads(said.stderr)["error"]
+    assert [(failed["job_id"], failed["code"]) for failed in error["failed"]] == [(ids[0], "unknown_task")]
 
 
 @pytest.mark.parametrize(

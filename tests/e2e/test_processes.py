@@ -333,6 +333,15 @@ def test_sighup_loads_new_tasks_and_keeps_the_old_ones_when_the_new_are_bad(
 
         assert re.search(r"reloaded: \d+ tasks\n  warning: \S+added.sql:5: task locking: FOR UPDATE", reload(running))
 
+        running.client.create_schedule("added", schedule_id="added", cron="0 0 1 1 *")
+        (tmp_path / "sql" / "added.sql").write_text(added.replace("SELECT", "-- cron: 0 7 * * *\nSELECT"))
+        ignored = r"added.sql:1: task added: its cron tag is not obeyed: there is a schedule of this name"
+
+        assert re.search(rf"reloaded: \d+ tasks\n  warning: \S+{ignored}", reload(running))
+        words = [*running.command[:-2], "check"]  # it listens nowhere
+        checked = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert re.search(ignored, checked.stdout), checked.stdout + checked.stderr
+
         (tmp_path / "sql" / "added.sql").write_text("-- name: added\nSELECT nonsense FROM nowhere;\n")
 
         refusal = reload(running, status=1)

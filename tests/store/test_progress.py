@@ -71,6 +71,19 @@ def test_what_a_worker_expects_of_an_attempt_is_told_until_that_ends(bench: Benc
     assert bench.store.get("a").total is None
 
 
+def test_the_time_of_the_newest_report_is_told_while_a_job_runs(bench: Bench) -> None:
+    bench.store.heartbeat(bench.worker, {}, lease=60)
+    job = bench.started("a", retries=1)
+    assert job.told_at is None
+    assert bench.store.get("a").told_at is None  # that report was before it
+    bench.store.heartbeat(bench.worker, {job.run: Progress("writing", 10, 200)}, lease=60)
+    told = bench.store.get("a")
+    assert told.told_at is not None
+    assert (told.started_at or 0) < told.told_at <= bench.store.now()
+    bench.store.retry(job, error="no", code="query_failed", delay=60)
+    assert bench.store.get("a").told_at is None
+
+
 # -- place and start --------------------------------------------------------------------------------------------------
 
 

@@ -90,6 +90,14 @@ def test_a_call_that_is_taken_is_nobody_elses_until_its_time_is_over(bench: Benc
     assert take(bench) == []
 
 
+def test_calls_that_nobody_has_made_for_long_are_counted_and_taken_apart(bench: Bench) -> None:
+    end(bench, "succeed", bench.started("a", callback_url=URL))
+
+    assert (bench.store.calls.overdue(3600), take(bench, overdue=3600)) == (0, [])
+    assert bench.store.calls.overdue(0) == 1
+    assert len(take(bench, overdue=0)) == 1
+
+
 def test_of_many_who_take_calls_at_once_each_gets_others(bench: Bench) -> None:
     for number in range(20):
         bench.submit(f"j{number}", callback_url=URL)
@@ -137,7 +145,7 @@ def test_a_call_that_failed_is_due_again_after_its_pause_and_one_that_was_made_n
     assert (again.id, again.tries) == (second.id, 2)
 
 
-def test_what_is_purged_owes_nothing_and_a_call_says_that_it_is_forgotten(bench: Bench) -> None:
+def test_a_call_says_that_what_it_would_tell_of_was_purged(bench: Bench) -> None:
     for job_id in ("a", "b"):
         bench.submit(job_id, callback_url=URL)
         bench.store.cancel(job_id)
@@ -146,7 +154,8 @@ def test_what_is_purged_owes_nothing_and_a_call_says_that_it_is_forgotten(bench:
     bench.store.purge("a")
     bench.store.purge_group("g")
 
-    job, group = take(bench)
+    purged, job, group = take(bench)
 
+    assert (purged.job, purged.group) == (None, None)
     assert (job.job.job_id if job.job else None) == "b"
     assert (group.job, group.group) == (None, None)

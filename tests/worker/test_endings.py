@@ -167,3 +167,4 @@ def test_what_an_attempt_published_unheard_makes_the_next_one_succeed_without_a_
     bench.worker.work()
     done = bench.store.get("a")
     assert (done.state, done.rows, done.attempt) == (JobState.SUCCESS, 2, 2)
+    assert done.snapshot_at == job.started_at  # not when the second one began, which asked no source

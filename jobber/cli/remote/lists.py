@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.text import Text
 
 from jobber.cli.remote.command import Failed, facts, named, remote
 from jobber.cli.remote.terminal import print_json, show, state, table, time
-from jobber.client import Client, JobStatus
+from jobber.client import Client, JobStatus, Tally
 from jobber.errors import JobberError, JobIsFinished
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -137,20 +137,36 @@ def _tell(
         show(table(["JOB", "STATE"], rows))
     failures = [(job_id, it) for job_id, it in zip(job_ids, answers, strict=True) if isinstance(it, JobberError)]
     if failures:
-        failed = [{"job_id": job_id, "message": error.message, **facts(error)} for job_id, error in failures]
-        document = {"code": failed[0]["code"], "failed": failed} if as_json else None
-        raise Failed("; ".join(error.message for _, error in failures), document)
+        _refuse(failures, as_json)
+
+
+def _refuse(failures: Sequence[tuple[str, JobberError]], as_json: bool, *more: str) -> NoReturn:
+    """Leave with status 1 because of some jobs.
+
+    Parameters:
+        more: what is said besides, "" for nothing.
+    """
+    failed = [{"job_id": job_id, "message": error.message, **facts(error)} for job_id, error in failures]
+    document = {"code": failed[0]["code"], "failed": failed} if as_json else None
+    # Most messages name their job; others are about its task, or a queue.
+    said = [
+        error.message if job_id in error.message else f"job {job_id}: {error.message}" for job_id, error in failures
+    ]
+    raise Failed("; ".join([*said, *filter(None, more)]), document)
 
 
 def _shown(job: JobStatus) -> Text:
     return Text("stops soon", style="yellow") if job.cancel_requested and not job.finished else state(job.state)
 
 
-def _counted(counts: tuple[int, int], what: str, dry_run: bool, as_json: bool) -> None:
-    matched, done = counts
+def _counted(tally: Tally, what: str, dry_run: bool, as_json: bool) -> None:
+    """Show how many jobs were dealt with; leave with status 1 if something could not be done."""
     if as_json:
-        print_json({"matched": matched, "done": done})
+        print_json({"matched": tally.matched, "done": tally.done, "refused": dict(tally.refused)})
     elif dry_run:
-        click.echo(f"{matched:,} jobs fit")
+        click.echo(f"{tally.matched:,} jobs fit")
     else:
-        click.echo(f"{done:,} of {matched:,} jobs {what}")
+        click.echo(f"{tally.done:,} of {tally.matched:,} jobs {what}")
+    if tally.refused:
+        more = sum(tally.refused.values()) - len(tally.errors)
+        _refuse(list(tally.errors.items()), as_json, f"and {more:,} more" if more else "")
