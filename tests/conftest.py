@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import chain, zip_longest
@@ -13,8 +14,14 @@ import pytest
 
 from tests.clickhouse_server import ClickHouse
 from tests.servers import MariaDB, Postgres, RabbitMQ, Redis, Server, ServerMissing
+from tests.states import Pools
 
 S = TypeVar("S", bound=Server)
+
+# Where the environment forbids to keep what Python compiled, each of the hundreds of processes that the tests start
+# would compile jobber anew, and each test process the tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 #: Folders of tests that start processes: few in a file, and each takes seconds.
 SLOW = ("chaos", "e2e")
@@ -102,10 +109,32 @@ def redis_url(redis_server: Redis) -> Iterator[str]:
     return redis_server.url
 
 
+@pytest.fixture(scope="session")
+def pools() -> Iterator[Pools]:
+    """Connections to the state databases below."""
+    pools = Pools()
+    yield pools
+    pools.close()
+
+
+@pytest.fixture(scope="session")
+def state_on_sqlite(pools: Pools, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pools.migrate(f"sqlite:///{tmp_path_factory.mktemp('state')}/state.db")
+
+
+@pytest.fixture(scope="session")
+def state_on_postgresql(pools: Pools, postgres: Postgres) -> str:
+    return pools.migrate(postgres.url(postgres.new_database()))
+
+
+@pytest.fixture(scope="session")
+def state_on_mariadb(pools: Pools, mariadb: MariaDB) -> str:
+    return pools.migrate(mariadb.url(mariadb.new_database()))
+
+
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
-def state_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of an empty database for the state store, one per engine."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/state.db"
-    url: str = request.getfixturevalue({"postgresql": "postgres_url", "mariadb": "mariadb_url"}[request.param])
-    return url
+def state_url(request: pytest.FixtureRequest, pools: Pools) -> Iterator[str]:
+    """URL of a state database with empty tables, one per engine."""
+    url: str = request.getfixturevalue(f"state_on_{request.param}")
+    yield url
+    pools.empty(url)

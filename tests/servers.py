@@ -144,11 +144,11 @@ class Postgres(Server):
         with psycopg.connect(self.dsn(database), autocommit=True) as connection:
             connection.execute(sql)  # type: ignore[arg-type]  # tests write their SQL as text
 
-    def new_database(self) -> str:
-        """Create an empty database and return its name."""
+    def new_database(self, template: str = "template1") -> str:
+        """Create a database, empty or a copy of one that nobody is connected to, and return its name."""
         self._counter += 1
         name = f"test_{self._counter}"
-        self.execute(f'CREATE DATABASE "{name}"')
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return name
 
     def drop_database(self, name: str) -> None:
@@ -350,6 +350,8 @@ class RabbitMQ(Server):
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            # Its schedulers would spin for a while before they sleep, on cores that others need.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
 

@@ -17,7 +17,6 @@ import pytest
 from werkzeug.wrappers import Request, Response
 
 import jobber.client
-from jobber.api import create_app
 from jobber.api.errors import STATUS
 from jobber.client import Client, Column
 from jobber.errors import (
@@ -36,7 +35,7 @@ from jobber.errors import (
 )
 from jobber.store import Hold
 from tests.api.fake import COLUMNS, FakeService
-from tests.api.http import serving
+from tests.api.http import application, serving
 from tests.servers import free_port
 
 TASK = "get_profit_entries_by_date"
@@ -49,7 +48,7 @@ def service() -> FakeService:
 
 @pytest.fixture
 def url(service: FakeService) -> Iterator[str]:
-    with serving(create_app(service)) as url:  # type: ignore[arg-type]
+    with serving(application(service)) as url:
         yield url
 
 
@@ -221,7 +220,7 @@ def test_a_restart_of_the_server_does_not_end_a_wait(service: FakeService) -> No
         check()
 
     service._check = failing_twice  # type: ignore[method-assign]
-    with serving(create_app(service)) as url, Client(url) as client:  # type: ignore[arg-type]
+    with serving(application(service)) as url, Client(url) as client:
         client.submit("slow", job_id="a")
         service.finish("a")
         assert client.wait("a", 20).succeeded

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from jobber.api import create_app
 from jobber.client import Client, GroupStatus, NewJob
 from jobber.completion import GroupRequest
 from jobber.errors import (
@@ -24,7 +23,7 @@ from jobber.errors import (
     UnknownGroup,
 )
 from tests.api.fake import FakeService
-from tests.api.http import serving
+from tests.api.http import application, serving
 
 JOBS: list[NewJob] = [{"task": "slow", "job_id": "a"}, {"task": "slow", "job_id": "b"}]
 
@@ -36,7 +35,7 @@ def service() -> FakeService:
 
 @pytest.fixture
 def client(service: FakeService) -> Iterator[Client]:
-    with serving(create_app(service)) as url, Client(url, timeout=10) as client:  # type: ignore[arg-type]
+    with serving(application(service)) as url, Client(url, timeout=10) as client:
         yield client
 
 
@@ -132,7 +131,7 @@ def test_a_purge_may_take_longer_than_other_answers(service: FakeService, monkey
         time.sleep(1)
         return cancel(group_id, purge=purge)
 
-    with serving(create_app(service)) as url, Client(url, timeout=0.5) as client:  # type: ignore[arg-type]
+    with serving(application(service)) as url, Client(url, timeout=0.5) as client:
         client.submit_group(JOBS, group_id="g")
         client.cancel_group("g")
         monkeypatch.setattr(service, "cancel_group", slowly)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import threading
 from collections.abc import Callable, Iterator
@@ -47,14 +48,28 @@ def client(redis_server: Redis, redis_url: str) -> Iterator[redis.Redis]:
         client.config_set("maxmemory", 0)
 
 
+def _vhosts(rabbitmq: RabbitMQ) -> Iterator[str]:
+    """Make virtual hosts, several at a time: each call of rabbitmqctl starts another Erlang machine."""
+    for batch in itertools.count():
+        names = [f"v{batch}_{n}" for n in range(6)]
+        making = (
+            f'rabbit_vhost:add(<<"{name}">>, <<"tests">>), rabbit_auth_backend_internal:set_permissions('
+            f'<<"guest">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)'
+            for name in names
+        )
+        rabbitmq.control("eval", f"{', '.join(making)}.")
+        yield from names
+
+
+@pytest.fixture(scope="module")
+def vhosts(rabbitmq: RabbitMQ) -> Iterator[str]:
+    return _vhosts(rabbitmq)
+
+
 @pytest.fixture
-def vhost(rabbitmq: RabbitMQ, request: pytest.FixtureRequest) -> Iterator[str]:
+def vhost(vhosts: Iterator[str]) -> str:
     """Name of an empty virtual host."""
-    name = f"v{abs(hash(request.node.name))}"
-    rabbitmq.control("add_vhost", name)
-    rabbitmq.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
-    yield name
-    rabbitmq.control("delete_vhost", name)
+    return next(vhosts)
 
 
 def amqp_url(rabbitmq: RabbitMQ, vhost: str) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jobber.api import create_app
 from tests.api.fake import FakeService
-from tests.api.http import Http
+from tests.api.http import Http, application
 from tests.api.site import Site
+from tests.states import Pools
 
 
 @pytest.fixture
@@ -20,13 +20,14 @@ def service() -> FakeService:
 
 @pytest.fixture
 def http(service: FakeService) -> Http:
-    return Http(create_app(service))  # type: ignore[arg-type]
+    return Http(application(service))
 
 
 @pytest.fixture
-def site(state_url: str, tmp_path: Path) -> Iterator[Site]:
+def site(state_url: str, pools: Pools, tmp_path: Path) -> Iterator[Site]:
     folder = tmp_path / "site"
     folder.mkdir()
-    site = Site(state_url, folder)
+    with pools.shared():
+        site = Site(state_url, folder)
     yield site
     site.instance.close()

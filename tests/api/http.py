@@ -6,14 +6,42 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from flask import Flask
 from jsonschema import Draft202012Validator
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
+
+from jobber.answers import Answers
+from jobber.api import create_app
+
+#: By the type of the service; see ``application``.
+_built: dict[type, Flask] = {}
+
+
+def application(service: Any) -> Flask:
+    """Return an application that answers for a service: a copy of one that was built before.
+
+    To build one takes longer than most tests, nearly all of it for the description at ``/openapi.json``, and it holds
+    no state of its own. The settings of services of one type may differ in nothing that an error tells.
+    """
+    if type(service) not in _built:
+        _built[type(service)] = create_app(service)
+    app = copy(_built[type(service)])
+    app.extensions = {**app.extensions, "jobber.service": service, "jobber.answers": Answers(service.settings)}
+    app.config = copy(app.config)
+    app.config["MAX_CONTENT_LENGTH"] = service.settings.app.max_body
+    return app
+
+
+@cache
+def _spec(text: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 class Answer:
@@ -50,8 +78,7 @@ class Http:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.client.get("/openapi.json").data)
-        return found
+        return _spec(self.client.get("/openapi.json").data)
 
     def get(self, path: str) -> Answer:
         return self.send("GET", path)

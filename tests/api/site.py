@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobber import execution
-from jobber.api import create_app
 from jobber.cancellation import Cancellation
 from jobber.config import (
     AppSettings,
@@ -20,7 +19,7 @@ from jobber.config import (
 from jobber.errors import AttemptError
 from jobber.instance import Instance
 from jobber.jobs import Job
-from tests.api.http import Http
+from tests.api.http import Http, application
 
 QUERIES = """\
 -- name: entries_of
@@ -66,7 +65,7 @@ class Site:
         self.instance = Instance(settings, [folder / "sql"])
         self.instance.store.migrate()
         self.instance.results["reports"].prepare()
-        self.http = Http(create_app(self.instance.service(waiters=10)))
+        self.http = Http(application(self.instance.service(waiters=10)))
         self._worker = self.instance.store.register("w1", ["reports", "default", "q"], 1, lease=60)
 
     def claim(self) -> Job:

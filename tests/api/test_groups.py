@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from jobber.api import create_app
 from jobber.api.requests import MemberBody
 from jobber.api.schemas import CountsPart, GroupPart, JobPart
 from jobber.completion import GroupRequest
@@ -19,7 +18,7 @@ from jobber.errors import QueryFailed
 from jobber.jobs import JobState
 from jobber.store import Hold
 from tests.api.fake import FakeService
-from tests.api.http import Http
+from tests.api.http import Http, application
 from tests.servers import wait_until
 
 TASK = "get_profit_entries_by_date"
@@ -339,4 +338,4 @@ def test_no_group_whatever_brings_the_server_down(body: dict[str, Any]) -> None:
         assert answer.error["fields"][answer.error["field"]]
 
 
-APP = create_app(FakeService())  # type: ignore[arg-type]
+APP = application(FakeService())

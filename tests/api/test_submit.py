@@ -15,10 +15,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from jobber.api import create_app
 from jobber.completion import Completer, JobRequest
 from tests.api.fake import FakeService
-from tests.api.http import Http, serving
+from tests.api.http import Http, application, serving
 
 JOBS = "/tasks/get_profit_entries_by_date/jobs"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -342,7 +341,7 @@ def test_the_limit_of_a_body_holds_for_one_in_chunks(service: FakeService, blank
     """It announces no length; blanks after the JSON must count, too."""
     most = service.settings.app.max_body
     body = b'{"args": [1]}'.ljust(most + blanks)
-    with serving(create_app(service)) as url:  # type: ignore[arg-type]
+    with serving(application(service)) as url:
         connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
         parts = (body[at : at + 9_999] for at in range(0, len(body), 9_999))
         with suppress(ConnectionError):  # refused before all was sent
@@ -406,7 +405,7 @@ def test_no_body_whatever_brings_the_server_down(body: bytes) -> None:
         assert answer.error["code"] == "invalid_request"
 
 
-APP = create_app(FakeService())  # type: ignore[arg-type]
+APP = application(FakeService())
 
 
 def test_each_run_of_an_id_goes_to_the_same_results_database_and_ids_to_all_of_them(service: FakeService) -> None:

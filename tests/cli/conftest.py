@@ -8,10 +8,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from jobber.api import create_app
 from jobber.cli.remote import commands
 from tests.api.fake import FakeService
-from tests.api.http import serving
+from tests.api.http import application, serving
 
 TASK = "get_profit_entries_by_date"
 ROW = (1, "12345678901234567890.120000000000", 0.5, True, "2026-01-31", '{"a": 1.10}', "x\ny\x1b[31m")
@@ -24,7 +23,7 @@ def service() -> FakeService:
 
 @pytest.fixture
 def url(service: FakeService) -> Iterator[str]:
-    with serving(create_app(service)) as url:  # type: ignore[arg-type]
+    with serving(application(service)) as url:
         yield url
 
 

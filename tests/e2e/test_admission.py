@@ -28,9 +28,9 @@ def post(running: Running, body: Any, **headers: str) -> tuple[str, Any]:
 
 
 def test_twenty_equal_requests_against_a_slow_task_are_one_run_in_the_source(
-    tmp_path: Path, postgres: Postgres
+    tmp_path: Path, postgres: Postgres, migrated: str
 ) -> None:
-    database = postgres.new_database()
+    database = postgres.new_database(migrated)
     postgres.execute("CREATE TABLE counted AS SELECT 7 AS n", database)
     url = postgres.url(database)
     config = f"""

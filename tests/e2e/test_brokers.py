@@ -27,13 +27,6 @@ SELECT i FROM generate_series(1, $1) AS i;
 PROMPT = 3.0
 
 
-@pytest.fixture
-def database(postgres: Postgres) -> Iterator[str]:
-    name = postgres.new_database()
-    yield name
-    postgres.drop_database(name)
-
-
 @pytest.fixture(params=["redis", "rabbitmq"])
 def broker(request: pytest.FixtureRequest) -> Iterator[Redis | RabbitMQ]:
     """A broker that the test may stop."""

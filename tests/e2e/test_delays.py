@@ -54,9 +54,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, migrated: str) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("delays")
-    database = postgres.new_database()
+    database = postgres.new_database(migrated)
     url = postgres.url(database)
     text = in_one_database(folder, url)
     store = Store(url)

@@ -28,7 +28,7 @@ SELECT :group_id AS group_id, :succeeded::bigint AS succeeded, :failed::bigint A
        :cancelled::bigint AS cancelled, :tables AS tables;
 """
 }
-GROUPS, EACH = 100, 20
+GROUPS, EACH = 100, 12
 
 
 def failing(group: int) -> int:
@@ -43,7 +43,7 @@ def submit(running: Running) -> None:
             for n in range(EACH)
         ]
         callback = {"task": "done", "job_id": f"{group}-done"}
-        running.client.submit_group(jobs, group_id=f"g{group}", concurrency=group % 3 * 5, callback=callback)
+        running.client.submit_group(jobs, group_id=f"g{group}", concurrency=group % 3 * 3, callback=callback)
 
 
 def select(postgres: Postgres, database: str, query: LiteralString) -> list[tuple[Any, ...]]:

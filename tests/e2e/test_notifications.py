@@ -39,9 +39,9 @@ BEGIN RAISE NOTICE '%', $1; RETURN $1; END $$
 
 
 @pytest.fixture(scope="module")
-def state(postgres: Postgres) -> Iterator[str]:
+def state(postgres: Postgres, migrated: str) -> Iterator[str]:
     """Name of the database that holds the state, the source and the results."""
-    name = postgres.new_database()
+    name = postgres.new_database(migrated)
     postgres.execute(SHOUT, name)
     yield name
     postgres.drop_database(name)

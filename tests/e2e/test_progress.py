@@ -36,8 +36,8 @@ SELECT count(*) AS sales FROM sales WHERE i < $1;
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Running]:
-    folder, database = tmp_path_factory.mktemp("jobber"), postgres.new_database()
+def running(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, migrated: str) -> Iterator[Running]:
+    folder, database = tmp_path_factory.mktemp("jobber"), postgres.new_database(migrated)
     with psycopg.connect(postgres.dsn(database), autocommit=True) as connection:
         connection.execute(f"CREATE TABLE sales AS SELECT i FROM generate_series(1, {ROWS}) i")
         connection.execute("ANALYZE sales")

@@ -68,9 +68,9 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, migrated: str) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("schedules")
-    database = postgres.new_database()
+    database = postgres.new_database(migrated)
     url = postgres.url(database)
     with jobber(
         folder, in_one_database(folder, url), TASKS, "--worker-processes", "3", "--worker-concurrency", "4"

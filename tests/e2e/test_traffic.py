@@ -109,8 +109,10 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, redis_server: Redis) -> Iterator[Site]:
-    folder, database = tmp_path_factory.mktemp("traffic"), postgres.new_database()
+def site(
+    tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, migrated: str, redis_server: Redis
+) -> Iterator[Site]:
+    folder, database = tmp_path_factory.mktemp("traffic"), postgres.new_database(migrated)
     redis_server.flush()
     postgres.execute("CREATE ROLE traffic_few LOGIN CONNECTION LIMIT 1", database)
     url = postgres.url(database)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +13,8 @@ from jobber.errors import Fenced, ResultsUnavailable
 from jobber.mysql import Connection
 from jobber.results.base import Published
 from jobber.results.mysql import MysqlResults, tables
+from tests.forking import start
+from tests.results import dying
 from tests.results.conftest import BULKY, COLUMNS, ONE, TWO, MysqlLab, load, mysql_lab, read, target, write
 from tests.servers import MariaDB, free_port, wait_until
 
@@ -57,49 +57,12 @@ def test_a_connection_that_breaks_in_the_middle_of_a_load_ends_the_attempt_and_l
 
 # -- workers that die -------------------------------------------------------------------------------------------------
 
-#: A worker that ends like one that was killed, at one of its steps. Arguments: URL, step.
-WORKER = """
-import os, signal, sys
-from jobber.cancellation import Cancellation
-from jobber.config import ResultsSettings
-from jobber.results.base import Target
-from jobber.results.mysql import MysqlResults, backend, feeding, ledger, tables, writer
-from tests.results.conftest import BULKY, COLUMNS
-
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def then_die(function):
-    def wrapped(*given, **named):
-        function(*given, **named)
-        die()
-    return wrapped
-
-step = sys.argv[2]
-results = MysqlResults(ResultsSettings(name="main", url=sys.argv[1], engine="mysql"))
-if step == "claimed":
-    results._claim = then_die(results._claim)
-elif step == "created":
-    tables.create = then_die(tables.create)
-elif step == "stored":
-    feeding.LoadData.finish = then_die(feeding.LoadData.finish)
-elif step == "renaming":
-    tables.rename = die
-elif step == "renamed":
-    tables.rename = then_die(tables.rename)
-elif step == "published":
-    ledger.set_published = then_die(ledger.set_published)
-with results.begin(Target("results_a", "a", 2, 1, 3600), COLUMNS, Cancellation()) as attempt:
-    attempt.write_batch(BULKY)
-    if step == "loading":
-        die()
-    attempt.publish()
-"""
-
 
 def die_at(lab: MysqlLab, step: str) -> None:
-    done = subprocess.run([sys.executable, "-c", WORKER, lab.settings.url, step], check=False, timeout=60)
-    assert done.returncode == -9
+    """Have a worker that ends like one that was killed, at one of its steps."""
+    worker = start(dying.write_on_mysql, lab.settings.url, step)
+    worker.join(60)
+    assert worker.exitcode == -9
 
 
 @pytest.mark.parametrize(

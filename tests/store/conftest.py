@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from sqlalchemy import text
 from jobber.columns import Column, Kind
 from jobber.jobs import OUTCOME_ARGS, Job, JobState, NewGroup, NewJob
 from jobber.store import Claim, Store
-from jobber.store.schema import counters, dispatch, metadata
+from tests import states
 from tests.servers import MariaDB, Postgres
+from tests.states import Pools
 
 QUEUES = ("q", "p")
 TASKS = ("t", "u")
@@ -32,6 +34,9 @@ ENDS: dict[str, tuple[Callable[[Store, Job], Any], JobState]] = {
     "reroute": (lambda store, job: store.reroute(job, "db1", error="no", code="c"), JobState.PENDING),
 }
 each_end = pytest.mark.parametrize("how", ENDS)
+
+#: What a test leaves behind.
+FILLED = states.FILLED
 
 
 def new_job(job_id: str, **fields: Any) -> NewJob:
@@ -81,44 +86,18 @@ class Bench:
         return job
 
 
-#: What a test leaves behind.
-FILLED = [table.name.removeprefix("jobber_") for table in metadata.sorted_tables if table not in (dispatch, counters)]
-
-
-def _migrated(server: Postgres | MariaDB) -> str:
-    """Return the URL of a new database with jobber's tables: making one takes longer than most tests here."""
-    url = server.url(server.new_database())
-    store = Store(url)
-    store.migrate()
-    store.close()
-    return url
-
-
-@pytest.fixture(scope="session")
-def migrated_postgres(postgres: Postgres) -> str:
-    return _migrated(postgres)
-
-
-@pytest.fixture(scope="session")
-def migrated_mariadb(mariadb: MariaDB) -> str:
-    return _migrated(mariadb)
+@pytest.fixture
+def postgres_url(state_on_postgresql: str, pools: Pools) -> Iterator[str]:
+    """URL of a database with empty tables. What needs one without tables takes ``bare_url``."""
+    yield state_on_postgresql
+    pools.empty(state_on_postgresql)
 
 
 @pytest.fixture
-def postgres_url(postgres: Postgres, migrated_postgres: str) -> Iterator[str]:
+def mariadb_url(state_on_mariadb: str, pools: Pools) -> Iterator[str]:
     """URL of a database with empty tables. What needs one without tables takes ``bare_url``."""
-    yield migrated_postgres
-    database = migrated_postgres.rpartition("/")[2]
-    postgres.execute("; ".join(f"DELETE FROM jobber_{name}" for name in FILLED), database)
-
-
-@pytest.fixture
-def mariadb_url(mariadb: MariaDB, migrated_mariadb: str) -> Iterator[str]:
-    """URL of a database with empty tables. What needs one without tables takes ``bare_url``."""
-    yield migrated_mariadb
-    with mariadb.connect(migrated_mariadb.rpartition("/")[2]) as connection, connection.cursor() as cursor:
-        for name in FILLED:
-            cursor.execute(f"DELETE FROM jobber_{name}")
+    yield state_on_mariadb
+    pools.empty(state_on_mariadb)
 
 
 @pytest.fixture(params=["postgresql", "mariadb"])
@@ -128,25 +107,23 @@ def server_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture
-def bare_url(request: pytest.FixtureRequest, state_url: str) -> Iterator[str]:
-    """URL of a database without tables, on the engine of ``state_url``."""
-    if state_url.startswith("sqlite"):
-        yield state_url
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """URL of a database without tables, one per engine."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/bare.db"
         return
-    server: Postgres | MariaDB = request.getfixturevalue("mariadb" if state_url.startswith("mysql") else "postgres")
+    server: Postgres | MariaDB = request.getfixturevalue("mariadb" if request.param == "mariadb" else "postgres")
     name = server.new_database()
     yield server.url(name)
     server.drop_database(name)
 
 
 @pytest.fixture
-def store(state_url: str) -> Iterator[Store]:
-    """A migrated store."""
-    store = Store(state_url)
-    store.migrate()
-    yield store
-    store.close()
+def store(state_url: str, pools: Pools) -> Store:
+    """A store of which nothing is known."""
+    with pools.shared():
+        return Store(state_url)
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ import random
 import signal
 import threading
 from collections.abc import Callable
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from sqlalchemy import event
@@ -24,16 +22,6 @@ QUEUES = ("q", "p")
 TASKS = ("t0", "t1", "t2")
 DATABASES = ("db0", "db1", "db2")
 LIMITS = {Gate(GateKind.DATABASE, "db0"): 2, Gate(GateKind.TASK, "t1"): 3, Gate(GateKind.QUEUE, "p"): 3}
-
-_context = get_context("forkserver")
-_context.set_forkserver_preload(["tests.store.crowd"])
-
-
-def start(target: Callable[..., None], *args: Any) -> BaseProcess:
-    """Run ``target`` in a process of its own."""
-    process = _context.Process(target=target, args=args, daemon=True)
-    process.start()
-    return process
 
 
 def submit(url: str, name: str, count: int, report: Any) -> None:

@@ -19,6 +19,7 @@ from jobber.errors import Fenced, GroupIsFinished, JobIsLive, UnknownJob
 from jobber.jobs import Job, JobState
 from jobber.store import Store, database, failures, reading
 from jobber.store.gates import GateKind
+from tests.forking import start
 from tests.servers import wait_until
 from tests.store import crowd
 from tests.store.conftest import Bench, new_group, new_job
@@ -38,14 +39,14 @@ RUNNING = text(
 def test_processes_that_submit_claim_end_and_pause_lose_nothing_and_break_no_limit(
     store: Store, state_url: str
 ) -> None:
-    submitters, each = 2, 60
+    submitters, each = 2, 40
     store.set_limits(crowd.LIMITS)
     with Manager() as manager:
         report = manager.Report()  # type: ignore[attr-defined]
         processes = [
-            *(crowd.start(crowd.submit, state_url, f"s{n}", each, report) for n in range(submitters)),
-            *(crowd.start(crowd.work, state_url, submitters * each, 5, report) for _ in range(2)),
-            crowd.start(crowd.toggle, state_url, 15),
+            *(start(crowd.submit, state_url, f"s{n}", each, report) for n in range(submitters)),
+            *(start(crowd.work, state_url, submitters * each, 5, report) for _ in range(2)),
+            start(crowd.toggle, state_url, 15),
         ]
         seen = 0
         deadline = time.monotonic() + 60
@@ -252,7 +253,7 @@ def test_a_process_that_dies_between_two_steps_leaves_nothing_half_done(bench: B
         job = bench.started("a")
     before = _tables(bench.store)
     for statement in range(1, 40, 5 if "parent" in act else 2 if "group" in act else 1):
-        dying = crowd.start(crowd.die_at, state_url, statement, act, job, bench.worker)
+        dying = start(crowd.die_at, state_url, statement, act, job, bench.worker)
         dying.join(20)
         if dying.exitcode == 0:
             break

@@ -11,6 +11,7 @@ from jobber.store import Store, migrations
 from jobber.store.migrations import VERSION_TABLE
 from jobber.store.records import values_of
 from jobber.store.schema import metadata
+from tests.forking import start
 from tests.servers import Postgres
 from tests.store import crowd
 from tests.store.conftest import QUEUES, Bench, new_job
@@ -46,7 +47,7 @@ def test_processes_that_migrate_at_once_end_with_one_schema(bare_url: str) -> No
     context = multiprocessing.get_context("forkserver")
     with context.Manager() as manager:
         barrier = manager.Barrier(4)
-        processes = [crowd.start(crowd.migrate, bare_url, barrier) for _ in range(4)]
+        processes = [start(crowd.migrate, bare_url, barrier) for _ in range(4)]
         for process in processes:
             process.join(60)
     assert [process.exitcode for process in processes] == [0] * 4
@@ -58,7 +59,7 @@ def test_processes_that_migrate_at_once_end_with_one_schema(bare_url: str) -> No
 def test_a_migration_that_dies_half_way_can_be_run_again(bare_url: str) -> None:
     # On MySQL each process leaves the steps behind that it took; elsewhere nothing.
     for attempt in range(20):
-        dying = crowd.start(crowd.die_migrating, bare_url, 3 if bare_url.startswith("mysql") else 4 * attempt + 1)
+        dying = start(crowd.die_migrating, bare_url, 3 if bare_url.startswith("mysql") else 4 * attempt + 1)
         dying.join(60)
         if dying.exitcode == 0:
             break

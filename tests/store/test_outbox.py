@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -125,11 +126,15 @@ def test_a_change_that_is_rolled_back_is_not_told(told: Bench, monkeypatch: pyte
 
 def test_without_events_no_statement_is_made_about_them(bench: Bench) -> None:
     statements: list[str] = []
-    event.listen(bench.store._database._pool, "before_cursor_execute", lambda *a: statements.append(a[2]))
 
+    def note(*told: Any) -> None:
+        statements.append(told[2])
+
+    event.listen(bench.store._database._pool, "before_cursor_execute", note)
     end(bench, "succeed", bench.started("a"))
     bench.store.submit_group(new_group("g", "m1"))
     bench.store.cancel_group("g")
+    event.remove(bench.store._database._pool, "before_cursor_execute", note)
 
     assert statements
     assert not [text for text in statements if "jobber_outbox" in text]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ def database(bare_url: str) -> Database:
     database = Database(bare_url, pool_size=8)
     database.write(migrations.upgrade)
     return database
+
+
+@pytest.fixture
+def counting(bare_url: str) -> Iterator[Store]:
+    """A store in a database of its own, whose counter may be set."""
+    store = Store(bare_url)
+    store.migrate()
+    yield store
+    store.close()
 
 
 def take(database: Database, count: int = 1) -> list[int]:
@@ -80,37 +89,37 @@ def test_a_restored_backup_numbers_on_from_what_was_lost(tmp_path: Path) -> None
     store.close()
 
 
-def test_a_counter_that_is_behind_is_raised_at_start(store: Store) -> None:
-    set_last(store._database, 41)
-    assert take(store._database) == [42]
-    store.migrate()
-    (run,) = take(store._database)
-    assert abs(run - store.now() // 1000) < 60_000
+def test_a_counter_that_is_behind_is_raised_at_start(counting: Store) -> None:
+    set_last(counting._database, 41)
+    assert take(counting._database) == [42]
+    counting.migrate()
+    (run,) = take(counting._database)
+    assert abs(run - counting.now() // 1000) < 60_000
 
 
-def test_a_counter_that_is_ahead_goes_on_from_where_it_is(store: Store) -> None:
-    ahead = store.now() // 1000 + 3_600_000
-    set_last(store._database, ahead)
-    store.migrate()
-    assert take(store._database, 2) == [ahead + 1, ahead + 2]
+def test_a_counter_that_is_ahead_goes_on_from_where_it_is(counting: Store) -> None:
+    ahead = counting.now() // 1000 + 3_600_000
+    set_last(counting._database, ahead)
+    counting.migrate()
+    assert take(counting._database, 2) == [ahead + 1, ahead + 2]
 
 
-def test_nobody_counts_while_the_counter_is_raised(store: Store) -> None:
+def test_nobody_counts_while_the_counter_is_raised(counting: Store) -> None:
     """Else a number that was given out after the look at the counter would be given out again after the raise."""
-    set_last(store._database, 41)
+    set_last(counting._database, 41)
     taken: list[int] = []
-    counting = threading.Thread(target=lambda: taken.extend(take(store._database)))
+    taking = threading.Thread(target=lambda: taken.extend(take(counting._database)))
 
     def count_meanwhile(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         in_write = connection.get_execution_options().get("jobber_write")
-        if in_write and "jobber_" in statement and not counting.ident:
-            counting.start()
-            counting.join(0.3)
+        if in_write and "jobber_" in statement and not taking.ident:
+            taking.start()
+            taking.join(0.3)
             assert taken == []
 
-    event.listen(store._database._pool, "after_cursor_execute", count_meanwhile)
-    runs.catch_up(store._database)
-    counting.join(30)
+    event.listen(counting._database._pool, "after_cursor_execute", count_meanwhile)
+    runs.catch_up(counting._database)
+    taking.join(30)
     assert len(taken) == 1
     assert taken[0] > 42
 
