@@ -8,27 +8,18 @@ import marshmallow as ma
 from marshmallow import ValidationError, fields, validate
 
 from jobber.api.blueprint import complaint
-from jobber.api.fields import json_type
+from jobber.api.fields import Objects, json_type
 from jobber.api.requests import MemberBody
 from jobber.api.schemas import ErrorPart, JobPart
 from jobber.bulk import MOST
 from jobber.errors import InvalidRequest
 
 
-class Items(fields.Nested):
+class Items(Objects):
     """A list of objects, each of which is right or wrong by itself: loads to a list of values and InvalidRequest."""
 
-    def __init__(self, schema: type[ma.Schema], *, most: int = MOST, **kwargs: Any) -> None:
-        kwargs["metadata"] = {"minItems": 1, "maxItems": most} | kwargs.get("metadata", {})
-        super().__init__(schema, many=True, **kwargs)
-        self.most = most
-
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
-        if not isinstance(value, list):
-            raise ValidationError(f"must be a list of objects, not {json_type(value)}")
-        if not 1 <= len(value) <= self.most:
-            raise ValidationError(f"must hold 1 to {self.most:,} objects, not {len(value):,}")
-        return [Item(value, self._one(value)) for value in value]
+        return [Item(item, self._one(item)) for item in self.listed(value)]
 
     def _one(self, item: object) -> Any:
         if not isinstance(item, dict):
@@ -54,6 +45,7 @@ class BulkBody(ma.Schema):
 
     jobs = Items(
         MemberBody,
+        most=MOST,
         required=True,
         error_messages={"required": "is missing", "null": "must be a list of objects, not null"},
         metadata={"description": "Each is accepted or refused by itself. They may depend on each other."},

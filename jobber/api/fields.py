@@ -310,14 +310,18 @@ class Objects(fields.Nested):
         super().__init__(schema, many=True, **kwargs)
         self.most = most
 
-    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
+    def listed(self, value: object) -> list[Any]:
+        """Return the items of a list, unlooked at. Raises ValidationError: it is no list, or of another length."""
         if not isinstance(value, list):
             raise ValidationError(f"must be a list of objects, not {json_type(value)}")
         if not 1 <= len(value) <= self.most:
             raise ValidationError(f"must hold 1 to {self.most:,} objects, not {len(value):,}")
+        return value
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> list[Any]:
         loaded: list[Any] = []
         problems: dict[str | int, Any] = {}
-        for place, item in enumerate(value):
+        for place, item in enumerate(self.listed(value)):
             try:
                 loaded.append(_object(item, self.schema))
             except ValidationError as error:

@@ -114,7 +114,7 @@ def surveys(
     behind: Collection[Gate] = (),
     count: int = 1,
 ) -> Iterator[Survey]:
-    """Yield surveys of one statement each, for as long as the one before did not show enough.
+    """Yield surveys, of one statement each once it is known what runs, while the one before did not show enough.
 
     There may be thousands of lanes, of which the first few nearly always do: those behind a full limit are left out.
     They come in the order in which they are served, so that the thousand lanes of one tenant hide no other's.

@@ -27,7 +27,7 @@ class Engine(ABC):
     row_locks: ClassVar[bool] = True
     #: Whether UPDATE and DELETE return rows.
     returning: ClassVar[bool] = True
-    #: Whether arrays can be parameters, and one statement write to several tables: a claim in three round trips.
+    #: Whether arrays can be parameters, and one statement write to several tables: a claim in four statements.
     arrays: ClassVar[bool] = False
     #: Whether it has sequences, which nobody waits for; else a row is a counter.
     sequences: ClassVar[bool] = False
