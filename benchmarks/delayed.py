@@ -38,6 +38,15 @@ QUEUE = Gate(GateKind.QUEUE, "default")
 BULK = 1000
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``write_config`` and ``private_jobber`` look at."""
+    parser.add_argument("--state", help="SQLAlchemy URL of an empty database (default: SQLite)")
+    parser.add_argument("--source", help="SQLAlchemy URL of a database to query (default: SQLite)")
+    parser.add_argument("--results", help="SQLAlchemy URL of a database for results (default: SQLite)")
+    parser.add_argument("--processes", type=int, default=1, help="worker processes (default 1)")
+    parser.add_argument("--concurrency", type=int, default=10, help="jobs at a time in each (default 10)")
+
+
 def write_config(folder: Path, options: argparse.Namespace) -> Path:
     """Write the private jobber's config and task; return the config's path."""
     (folder / "sql").mkdir()
@@ -171,11 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2000, help="jobs of each kind (default 2,000)")
     parser.add_argument("--rounds", type=int, default=1, help="measurements of both kinds in turn (default 1)")
-    parser.add_argument("--state", help="SQLAlchemy URL of an empty database (default: SQLite)")
-    parser.add_argument("--source", help="SQLAlchemy URL of a database to query (default: SQLite)")
-    parser.add_argument("--results", help="SQLAlchemy URL of a database for results (default: SQLite)")
-    parser.add_argument("--processes", type=int, default=1, help="worker processes (default 1)")
-    parser.add_argument("--concurrency", type=int, default=10, help="jobs at a time in each (default 10)")
+    add_options(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jobber-bench-") as name:
         folder = Path(name)

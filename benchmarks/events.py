@@ -20,7 +20,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from delayed import Bench, private_jobber, write_config
+from delayed import Bench, add_options, private_jobber, write_config
 
 
 def measure(options: argparse.Namespace, *, events: bool) -> dict[str, float]:
@@ -48,11 +48,7 @@ def main() -> None:
     parser.add_argument("--broker", required=True, help="kombu URL of the broker that is told")
     parser.add_argument("--jobs", type=int, default=2000, help="jobs of each kind (default 2,000)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of both kinds in turn (default 3)")
-    parser.add_argument("--state", help="SQLAlchemy URL of an empty database (default: SQLite)")
-    parser.add_argument("--source", help="SQLAlchemy URL of a database to query (default: SQLite)")
-    parser.add_argument("--results", help="SQLAlchemy URL of a database for results (default: SQLite)")
-    parser.add_argument("--processes", type=int, default=1, help="worker processes (default 1)")
-    parser.add_argument("--concurrency", type=int, default=10, help="jobs at a time in each (default 10)")
+    add_options(parser)
     options = parser.parse_args()
     ratios = []
     for number in range(options.rounds):

@@ -138,3 +138,14 @@ def state_url(request: pytest.FixtureRequest, pools: Pools) -> Iterator[str]:
     url: str = request.getfixturevalue(f"state_on_{request.param}")
     yield url
     pools.empty(url)
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> Iterator[Redis | RabbitMQ]:
+    """A broker that the test may stop."""
+    server: Redis | RabbitMQ = request.getfixturevalue("redis_server" if request.param == "redis" else "rabbitmq")
+    if isinstance(server, Redis):
+        server.flush()
+    yield server
+    if server.process is None:
+        server.start()

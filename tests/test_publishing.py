@@ -33,17 +33,6 @@ def told(tmp_path: Path) -> Iterator[Bench]:
     store.close()
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def broker(request: pytest.FixtureRequest) -> Iterator[Redis | RabbitMQ]:
-    """A broker that the test may stop."""
-    server: Redis | RabbitMQ = request.getfixturevalue("redis_server" if request.param == "redis" else "rabbitmq")
-    if isinstance(server, Redis):
-        server.flush()
-    yield server
-    if server.process is None:
-        server.start()
-
-
 def settings(url: str, /, **events: str) -> Settings:
     return replace(
         plain_settings(AppSettings(lease=3)),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import kombu
 import psutil
-import pytest
 
 from jobber.errors import ServerUnreachable
 from tests.e2e.running import Running, jobber
@@ -25,17 +23,6 @@ SELECT i FROM generate_series(1, $1) AS i;
 }
 #: Far more than a wake-up takes, far less than the sweep of ``config``.
 PROMPT = 3.0
-
-
-@pytest.fixture(params=["redis", "rabbitmq"])
-def broker(request: pytest.FixtureRequest) -> Iterator[Redis | RabbitMQ]:
-    """A broker that the test may stop."""
-    server: Redis | RabbitMQ = request.getfixturevalue("redis_server" if request.param == "redis" else "rabbitmq")
-    if isinstance(server, Redis):
-        server.flush()
-    yield server
-    if server.process is None:
-        server.start()
 
 
 def config(folder: Path, postgres: Postgres, database: str, url: str, *, sweep: float = 1, more: str = "") -> str:
