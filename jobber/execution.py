@@ -6,18 +6,22 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from threading import Timer
+from functools import partial
+from typing import cast
 
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row, named
+from jobber.deadlines import deadlines
 from jobber.errors import ResultsUnavailable, SourceUnavailable, TimedOut, TooManyRows
 from jobber.jobs import Job
-from jobber.results.base import ResultsBackend, ResultsWriter, Target
-from jobber.sources.base import Query, RowStream, SchemaChanged, Shape, Source
+from jobber.results.base import CopyingWriter, ResultsBackend, ResultsWriter, Target
+from jobber.sources.base import CopiedStream, GaveWay, Query, RowStream, SchemaChanged, Shape, Source
 from jobber.tasks import Task
 
 #: Seconds that the engine's own time limit gets before the watchdog interrupts the query from outside.
 _GRACE = 1.0
+#: Seconds that a query that is begun anew gets at least: 0 would be no limit.
+_LEAST = 0.001
 #: Rows of a decoded batch, about, that tell its size.
 _SOME_ROWS = 16
 
@@ -78,6 +82,8 @@ def run(
     query = Query(task.statements[source.engine], job.args, label=label, begins=progress.note_query)
     target = Target(job.table, job.job_id, job.run, job.attempt, job.ttl, task.index)
     columns: Sequence[Column] | None = None
+    accepts = backend.accepts
+    ends_at, left = time.monotonic() + timeout, timeout
     with _time_limit(timeout, cancellation):
         while True:
             progress.phase, progress.rows, progress.bytes = "querying", 0, 0
@@ -85,18 +91,26 @@ def run(
             try:
                 with ExitStack() as staged:
                     with source.read(
-                        query, backend.accepts, timeout=timeout, cancellation=cancellation, columns=columns
+                        query, accepts, timeout=left, cancellation=cancellation, columns=columns
                     ) as stream:
                         result = named(stream.columns)
                         task.check_columns(result)
                         writer = staged.enter_context(backend.begin(target, result, cancellation))
-                        progress.phase = "writing"
                         _transfer(stream, writer, task.max_rows, cancellation, progress)
                     # The source is let go first: publishing may wait for readers of the old result.
                     progress.phase = "publishing"
                     return Outcome(writer.publish(), result)
+            except TimedOut as late:
+                if left == timeout:
+                    raise
+                # A source that was told of a part of the limit says that part.
+                raise _late(timeout) from late
             except SchemaChanged as changed:
                 columns = changed.columns
+            except GaveWay:
+                accepts -= {Shape.COPIED}
+            # What is begun anew has no more time than is left.
+            left = max(ends_at - time.monotonic(), _LEAST) if timeout > 0 else 0
 
 
 def _find(
@@ -116,13 +130,23 @@ def _transfer(
     if stream.shape is Shape.ENCODED:
         for chunk in stream.chunks():
             cancellation.check()
+            progress.phase = "writing"
             _limit(progress.rows + chunk.rows, max_rows)
             writer.write_chunk(chunk)
             progress.rows += chunk.rows
             progress.bytes += len(chunk.data)
+    elif stream.shape is Shape.COPIED:
+
+        def moved(rows: int, size: int) -> None:
+            progress.phase, progress.rows, progress.bytes = "writing", rows, size
+
+        copy = partial(cast("CopiedStream", stream).copy, most=max_rows + 1 if max_rows else 0, moved=moved)
+        cast("CopyingWriter", writer).write_copy(copy)
+        _limit(writer.rows, max_rows)
     else:
         for batch in stream.batches():
             cancellation.check()
+            progress.phase = "writing"
             _limit(progress.rows + len(batch), max_rows)
             writer.write_batch(batch)
             progress.rows += len(batch)
@@ -148,12 +172,9 @@ def _time_limit(seconds: float, cancellation: Cancellation) -> Iterator[None]:
     if seconds <= 0:
         yield
         return
-    timer = Timer(
-        seconds + _GRACE, cancellation.pull, [TimedOut(f"the job ran longer than its limit of {seconds:g} s")]
-    )
-    timer.daemon = True
-    timer.start()
-    try:
+    with deadlines.after(seconds + _GRACE, partial(cancellation.pull, _late(seconds))):
         yield
-    finally:
-        timer.cancel()
+
+
+def _late(seconds: float) -> TimedOut:
+    return TimedOut(f"the job ran longer than its limit of {seconds:g} s")

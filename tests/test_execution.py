@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from jobber.results.base import ResultsBackend
 from jobber.results.postgresql import PostgresResults
 from jobber.results.sqlite import SqliteResults
 from jobber.sources import open_source
-from jobber.sources.base import Source
+from jobber.sources.base import GaveWay, RowStream, Source
 from jobber.sqltext import parse
 from jobber.tasks import Task
 from tests.factories import make_job
@@ -121,6 +121,27 @@ def test_rows_are_published_with_the_types_and_order_of_the_query(source: Source
     rows = backend.rows(attempt.table, 1, outcome.columns, offset=0, limit=10)
     assert rows == [(0, "n0"), (1, "n1"), (2, "n2")]
     assert (progress.phase, progress.rows) == ("publishing", 3)
+
+
+def test_what_is_begun_anew_has_no_more_time_than_is_left(
+    source: Source, backend: ResultsBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+
+    @contextmanager
+    def read(*_: object, timeout: float, **__: object) -> Iterator[RowStream]:
+        limits.append(timeout)
+        time.sleep(0.2)
+        if len(limits) == 1:
+            raise GaveWay
+        raise TimedOut(f"the query ran longer than its time limit ({timeout:g} s)")
+        yield
+
+    monkeypatch.setattr(source, "read", read)
+    with pytest.raises(TimedOut, match=r"limit of 5 s"):
+        run(job(backend), task("SELECT 1 AS one"), source, backend, timeout=5)
+    assert limits[0] == 5
+    assert 0 < limits[1] <= 4.8
 
 
 def test_the_index_tag_makes_an_index_on_the_published_table(source: Source, backend: ResultsBackend) -> None:
@@ -229,6 +250,23 @@ def test_publishing_waits_without_the_source_and_hears_a_cancel(postgres_url: st
         assert isinstance(running.exception(5), Cancelled)
     assert backend.rows(attempt.table, 1, old.columns, offset=0, limit=10) == [(42,)]
     backend.close()
+    source.close()
+
+
+def test_it_queries_until_the_first_row_comes_whatever_takes_the_rows(
+    postgres_url: str, backend: ResultsBackend
+) -> None:
+    """PostgreSQL names the columns of a query, which is all that a table needs, before it runs it."""
+    source = open_source(DatabaseSettings(name="src", url=postgres_url, engine="postgresql"))
+    query = task("SELECT 1 AS one FROM pg_sleep(0.5)")
+    query.statements["postgresql"] = parse(query.sql, "postgresql")  # type: ignore[index]
+    progress, phases = execution.Progress(), []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, job(backend), query, source, backend, progress=progress)
+        wait_until(lambda: progress.query_at is not None and time.monotonic() > progress.query_at + 0.3)
+        phases.append(progress.phase)
+        assert running.result(20).rows == 1
+    assert [*phases, progress.phase] == ["querying", "publishing"]
     source.close()
 
 

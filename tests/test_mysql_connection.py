@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import pytest
 from pymysql import err
-from pymysql.constants import COMMAND, FIELD_TYPE
+from pymysql.constants import CLIENT, COMMAND, FIELD_TYPE
+from sqlalchemy import make_url
 
 from jobber.cancellation import Cancellation
 from jobber.errors import Cancelled
@@ -238,3 +239,51 @@ def test_a_file_of_tls_that_went_away_is_an_error_of_the_connection(mariadb_url:
     with pytest.raises(err.OperationalError) as failed:
         connect(f"{mariadb_url}?ssl_ca=/nowhere/ca.pem", connect_timeout=5)
     assert words(failed.value) == "TLS failed (error 2026)"
+
+
+# -- several statements at once ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(mariadb_url: str) -> Iterator[Connection]:
+    """A connection on which statements may be several."""
+    _, options = make_url(mariadb_url).get_dialect()().create_connect_args(make_url(mariadb_url))
+    flags = options.pop("client_flag", 0) | CLIENT.MULTI_STATEMENTS
+    with Connection(**options, client_flag=flags, charset="utf8mb4", autocommit=True) as connection:
+        yield connection
+
+
+def test_each_of_several_statements_has_its_rows(several: Connection) -> None:
+    asked = "SELECT 1, NULL, 'é'; CREATE TABLE t (a INT); INSERT INTO t VALUES (1); SELECT a FROM t WHERE a > 1"
+    assert several.answers(asked) == [[(b"1", None, "é".encode())], [], [], []]
+    assert several.answers("SELECT 2 UNION ALL SELECT 3 ORDER BY 1") == [[(b"2",), (b"3",)]]
+    assert several.rows("SELECT COUNT(*) FROM t") == [(1,)]
+
+
+@pytest.mark.parametrize("size", [0, 250, 251, 65_535, 65_536, 2**24 - 6])
+def test_values_of_every_length_arrive_whole(several: Connection, size: int) -> None:
+    """The length of a value takes one to nine bytes, and more than 16 MB take several packets."""
+    ((text, more),), ((after,),) = several.answers(f"SELECT REPEAT('x', {size}), REPEAT('y', 200); SELECT 8")
+    assert text == b"x" * size
+    assert (more, after) == (b"y" * 200, b"8")
+
+
+def test_after_the_first_error_none_of_several_statements_is_run(several: Connection) -> None:
+    several.run("CREATE TABLE t (a INT PRIMARY KEY)")
+    with pytest.raises(err.IntegrityError):
+        several.answers("INSERT INTO t VALUES (1); INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)")
+    assert several.answers("SELECT a FROM t") == [[(b"1",)]]
+
+
+def test_an_error_among_the_rows_is_told(several: Connection) -> None:
+    with pytest.raises(err.OperationalError, match="more than 1 row"):
+        several.answers("SELECT (SELECT n FROM (SELECT 1 AS n UNION SELECT 2) AS two); SELECT 1")
+    assert several.answers("SELECT 1") == [[(b"1",)]]
+
+
+def test_a_connection_that_is_cut_off_while_it_answers_is_lost(several: Connection) -> None:
+    threading.Timer(0.3, several.abort).start()
+    with pytest.raises(err.OperationalError) as caught:
+        several.answers("SELECT 1; SELECT SLEEP(20)")
+    assert meaning(caught.value) is Meaning.LOST
+    assert not several.open

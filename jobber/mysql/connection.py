@@ -12,8 +12,10 @@ from typing import Any
 
 import pymysql
 from pymysql import err
+from pymysql.connections import MAX_PACKET_LEN
 from pymysql.constants import CLIENT, COMMAND, CR
-from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
+from pymysql.constants.SERVER_STATUS import SERVER_MORE_RESULTS_EXISTS
+from pymysql.protocol import FieldDescriptorPacket, MysqlPacket, OKPacketWrapper
 from sqlalchemy import make_url
 
 from jobber.mysql import protocol
@@ -27,6 +29,10 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_US
 _EXTENDED_SINCE = (10, 5, 2)
 #: MariaDB before 11 puts this in front of its version, for old clients' sake.
 _DISGUISE = "5.5.5-"
+
+
+#: Rows as a server sends them: each value is its text, None is NULL.
+Texts = list[tuple[bytes | None, ...]]
 
 
 class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMySQL has no types
@@ -98,6 +104,63 @@ class Connection(pymysql.connections.Connection):  # type: ignore[misc]  # PyMyS
         with self.cursor() as cursor:
             cursor.execute(sql, values)
             return list(cursor.fetchall())
+
+    def answers(self, sql: str | bytes) -> list[Texts]:
+        """Run one or more statements of jobber's own, sent together; return the rows of each as text.
+
+        Without a look at what the columns are, which costs more than small rows do: the caller knows. Statements may be
+        several where the connection was made with ``CLIENT.MULTI_STATEMENTS``
+        (https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_command_phase_sp.html).
+
+        Raises:
+            err.Error: of the first statement that failed, after which none was run.
+        """
+        self._execute_command(COMMAND.COM_QUERY, sql)
+        self._sock.settimeout(self._read_timeout)
+        found: list[Texts] = []
+        more = True
+        while more:
+            packet, rows = protocol.Packet(self._piece(), self.encoding), []
+            packet.check_error()
+            if packet.is_ok_packet():
+                status = OKPacketWrapper(packet).server_status
+            else:
+                width = packet.read_length_encoded_integer()
+                for _ in range(width + 1):  # the definitions, and what ends them
+                    self._piece()
+                while not protocol.ends_rows(piece := self._piece()):
+                    rows.append(protocol.row_of(piece))
+                status = self._status(piece)
+            self.server_status, more = status, bool(status & SERVER_MORE_RESULTS_EXISTS)
+            found.append(rows)
+        return found
+
+    def _piece(self) -> bytes:
+        """Return the next packet without its head."""
+        size = int.from_bytes(self._exactly(4)[:3], "little")
+        data = self._exactly(size)
+        return data + self._piece() if size == MAX_PACKET_LEN else data
+
+    def _exactly(self, size: int) -> bytes:
+        # Not PyMySQL's own, which sets the time limit of the socket anew each time.
+        try:
+            data: bytes = self._rfile.read(size)
+        except (OSError, ValueError, AttributeError) as error:  # as of ``receive``
+            self._force_close()
+            raise _lost() from error
+        except BaseException:
+            self._force_close()  # nobody knows what is still to come
+            raise
+        if len(data) < size:
+            self._force_close()
+            raise _lost()
+        return data
+
+    def _status(self, piece: bytes) -> int:
+        """Return the status of the server from the packet that ends rows. Raises the error that it holds instead."""
+        if piece[0] == protocol.ERROR:
+            protocol.Packet(piece, self.encoding).raise_for_error()
+        return int.from_bytes(piece[3:5], "little")
 
     def send(self, command: int, payload: bytes) -> None:
         """Send a command of the protocol (``pymysql.constants.COMMAND``); its answer is read with ``packet``."""

@@ -29,6 +29,13 @@ HANDSHAKE_HEAD = 32
 
 _TYPE_NAME, _FORMAT_NAME = 0, 1
 
+#: What a packet begins with that holds an error, or ends rows.
+ERROR, END = 0xFF, 0xFE
+#: The first byte of a value's length: up to this it is the length itself, then NULL, then what says how many bytes it
+#: takes.
+SHORT, NULL, LENGTHS = 0xFA, 0xFB, {0xFC: 2, 0xFD: 3, 0xFE: 8}
+_SHORT_END = 9
+
 
 class Packet(MysqlPacket):  # type: ignore[misc]  # PyMySQL has no types
     """A packet whose error carries the SQLSTATE that the server sent, as ``sqlstate``."""
@@ -87,6 +94,30 @@ class ExtendedColumnPacket(ColumnPacket):
     """A column definition on a connection that negotiated ``EXTENDED_METADATA``."""
 
     extended = True
+
+
+def ends_rows(packet: bytes) -> bool:
+    """Whether a packet ends the rows of the text protocol, by an error or without one."""
+    return packet[0] == ERROR or (packet[0] == END and len(packet) < _SHORT_END)
+
+
+def row_of(packet: bytes) -> tuple[bytes | None, ...]:
+    """Return the texts of a row of the text protocol."""
+    values: list[bytes | None] = []
+    at, end = 0, len(packet)
+    while at < end:
+        length = packet[at]
+        at += 1
+        if length > SHORT:
+            if length == NULL:
+                values.append(None)
+                continue
+            size = LENGTHS[length]
+            length = int.from_bytes(packet[at : at + size], "little")
+            at += size
+        values.append(packet[at : at + length])
+        at += length
+    return tuple(values)
 
 
 def with_extended_capabilities(payload: bytes) -> bytes:

@@ -1,21 +1,33 @@
 """What a results database must be able to do; one module beside this one per engine.
 
 A result appears whole or not at all. Rows go to a staging table of the attempt; ``publish`` makes it the job's table
-in one short step, and only if the *ledger* (a table of jobber's in every results database) still names this attempt as
-the newest of that table: an attempt that was cancelled, rescued or overtaken finds itself fenced. Nothing that is not
-in the ledger is ever replaced or dropped.
+in one short step, and only if the *ledger* (a table of jobber's in every results database) knows of no other attempt
+that is as new: an attempt that was cancelled, rescued or overtaken finds itself fenced. Nothing that is not in the
+ledger is ever replaced or dropped.
+
+An attempt is *registered* when the ledger names it as the newest of its table. What rests on that:
+
+- Before anything of an attempt is committed, it is registered; so who overtakes it, or the janitor, finds what it left.
+  A backend whose transactions span tables and ledger may register an attempt as late as in the transaction that
+  publishes it: until that one commits, there is nothing to be found, and nothing to be given up.
+- The greatest (run, attempt) that was ever registered or fenced refuses all that are not greater, at any step: a mark
+  of the very same (run, attempt) refuses it, too. Marks are kept for a day; no attempt that was fenced off sleeps
+  longer, be it before it begins or, unregistered, before it publishes.
+- Who reads the ledger to decide on an attempt (``fence``, or after a COMMIT without an answer) waits for a transaction
+  of its that is under way, also for one that only inserts the table's entry, which nobody sees before.
+- No worker that hangs keeps the entry or the name of a table from others for more than a few seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Row
-from jobber.sources.base import Chunk, Shape
+from jobber.sources.base import Chunk, Place, Shape
 
 #: The one table of jobber's own in a results database.
 LEDGER = "jobber_ledger"
@@ -45,7 +57,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An attempt that the ledger lists as one that may still publish; ``fence`` takes the same three.
+    """An attempt that is registered and may still publish; ``fence`` takes the same three.
 
     Parameters:
         table: name of the result table.
@@ -102,6 +114,20 @@ class ResultsWriter(Protocol):
         ...
 
 
+class CopyingWriter(ResultsWriter, Protocol):
+    """What ``begin`` of a backend gives that accepts COPIED rows."""
+
+    def write_copy(self, copy: Callable[[Place], int]) -> None:
+        """Let a source of the same engine write its rows, all that there are.
+
+        Raises what ``copy`` and ``publish`` raise.
+
+        Parameters:
+            copy: writes to the staging table and returns the number of rows.
+        """
+        ...
+
+
 class ResultsBackend(Protocol):
     """A database that results are written to. Safe to use from several threads at a time."""
 
@@ -120,7 +146,9 @@ class ResultsBackend(Protocol):
     def begin(
         self, target: Target, columns: Sequence[Column], cancellation: Cancellation
     ) -> AbstractContextManager[ResultsWriter]:
-        """Register the attempt in the ledger, then make its staging table; leaving without ``publish`` discards it.
+        """Look whether the attempt may publish, and register it; leaving without ``publish`` discards it.
+
+        An attempt may stay unregistered until something of it is committed.
 
         Column names are unique and valid already (``columns.unique_names``). Leaving takes little time once the token
         is pulled: what cannot be discarded by then is listed by ``abandoned``.
@@ -129,7 +157,7 @@ class ResultsBackend(Protocol):
             cancellation: the attempt's token; its reason ends every wait for the database.
 
         Raises:
-            Fenced: a newer attempt of that table is registered.
+            Fenced: a newer attempt of that table is registered, or this one was fenced off.
             ResultsUnavailable, ResultsFailed: as ``publish``.
         """
         ...
@@ -167,10 +195,10 @@ class ResultsBackend(Protocol):
         ...
 
     def abandoned(self, older_than: float) -> list[Claim]:
-        """Return the attempts that may still publish and began more than ``older_than`` seconds ago.
+        """Return the registered attempts that may still publish, from more than ``older_than`` seconds ago.
 
-        By this database's clock. Who finds that such an attempt does not run any more calls ``fence``, which drops
-        what it left and takes it off this list.
+        By this database's clock. Of an attempt that is not registered nothing can be left. Who finds that one of these
+        does not run any more calls ``fence``, which drops what it left and takes it off this list.
         """
         ...
 

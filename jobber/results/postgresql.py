@@ -21,6 +21,7 @@ from jobber.results import naming, notes
 from jobber.results import postgresql_ledger as ledger
 from jobber.results.base import LEDGER, Claim, Published, Target
 from jobber.results.postgresql_errors import translate, translated, words
+from jobber.results.postgresql_plain import Templates
 from jobber.results.postgresql_pool import Connection, Connections
 from jobber.results.postgresql_waiting import heard
 from jobber.results.postgresql_writer import BRIEFLY, Writer
@@ -67,6 +68,7 @@ class PostgresResults:
         self._publish_timeout = settings.publish_timeout
         self.segment_seconds = segment_seconds
         self.connections = Connections(settings)
+        self.templates = Templates()
         self._template = settings.results_table
         self._schema = ""  # the default one, asked for when preparing
         self._prepared = False
@@ -98,16 +100,17 @@ class PostgresResults:
 
     @contextmanager
     def begin(self, target: Target, columns: Sequence[Column], cancellation: Cancellation) -> Iterator[Writer]:
-        """Register the attempt in the ledger; leaving without ``publish`` discards it."""
+        """Look whether the attempt may publish, and register it unless it may do so at once.
+
+        Leaving without ``publish`` discards it.
+        """
         if not columns:
             raise ResultsFailed("the query gives no columns, so there is no table to make", retryable=False)
         writer = Writer(self, target, columns, cancellation)
-        facts = {"table": target.table, "job_id": target.job_id, "run": target.run, "attempt": target.attempt}
-        with self._ready(cancellation) as connection, heard(cancellation, connection):
-            row = connection.execute(self.sql(ledger.CLAIM), {**facts, "staging": writer.staging}).fetchone()
-            if row is None:
-                raise self._refused(connection, target)
-            self._drop_leftovers(connection, target.table, row[0])
+        with self.ready(cancellation) as connection, heard(cancellation, connection):
+            entry = self._read(connection, target.table)
+            if entry is not None and not entry.is_free_for(target):
+                writer.register(connection)
         try:
             yield writer
         finally:
@@ -119,7 +122,7 @@ class PostgresResults:
 
     def fence(self, table: str, run: int, attempt: int) -> Published | None:
         """Make sure that no attempt up to (run, attempt) publishes to ``table`` any more; drops its staging table."""
-        with self._ready() as connection:
+        with self.ready() as connection:
             facts = {"table": table, "run": run, "attempt": attempt}
             row = connection.execute(self.sql(ledger.FENCE), facts).fetchone()
             if row is not None:
@@ -139,7 +142,7 @@ class PostgresResults:
 
     def rows(self, table: str, run: int, columns: Sequence[Column], *, offset: int, limit: int) -> list[Row]:
         """Return rows of the published result of ``run`` in the order of its query, in canonical form."""
-        with self._ready() as connection:
+        with self.ready() as connection:
             try:
                 page = self._page(connection, table, run, columns, offset=offset, limit=limit)
                 if page is None:  # published between our two looks, or dropped by hand
@@ -153,7 +156,7 @@ class PostgresResults:
     def expire(self, limit: int = 100) -> list[str]:
         """Drop results whose time is over, and staging tables of overtaken attempts; one in use is left for later."""
         dropped = []
-        with self._ready() as connection:
+        with self.ready() as connection:
             # A few more than asked for: some may be held open by readers, or not be jobber's to drop any more.
             due = connection.execute(self.sql(ledger.EXPIRED), {"limit": limit + 100}).fetchall()
             for table, run in due:
@@ -169,7 +172,7 @@ class PostgresResults:
 
     def abandoned(self, older_than: float) -> list[Claim]:
         """Return the attempts that may still publish and began more than ``older_than`` seconds ago."""
-        with self._ready() as connection:
+        with self.ready() as connection:
             found = connection.execute(self.sql(ledger.ABANDONED), {"older_than": older_than}).fetchall()
         return [Claim(*row) for row in found]
 
@@ -207,16 +210,46 @@ class PostgresResults:
             with suppress(psycopg.Error):
                 connection.execute("ROLLBACK")
 
+    @contextmanager
+    def ready(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:
+        """Lend a connection to a database that has its ledger."""
+        if not self._prepared:
+            self.prepare()
+        with self._idle(cancellation) as connection:
+            yield connection
+
+    def register(self, connection: Connection, target: Target, staging: str) -> None:
+        """List an attempt in the ledger, and drop what those left that it overtakes.
+
+        Parameters:
+            connection: outside of a transaction.
+            staging: what the names of the attempt's tables begin with.
+
+        Raises:
+            Fenced: a newer attempt is registered, or this one was fenced off.
+            ResultsFailed: the result of another job has the table's name.
+        """
+        facts = {"table": target.table, "job_id": target.job_id, "run": target.run, "attempt": target.attempt}
+        row = connection.execute(self.sql(ledger.CLAIM), {**facts, "staging": staging}).fetchone()
+        if row is None:
+            raise self._refused(connection, target)
+        self._drop_leftovers(connection, target.table, row[0])
+
     def is_published(self, target: Target) -> bool:
         """Say whether the attempt's result is the published one, when no transaction of its is under way any more."""
-        with self._ready() as connection:
-            entry = self.entry(connection, target.table)
+        with self.ready() as connection:
+            try:
+                connection.execute("BEGIN")
+                connection.execute(self.sql(ledger.AWAIT), {"table": target.table})
+                entry = self.entry(connection, target.table)
+            finally:
+                self.roll_back(connection)
         return entry is not None and entry.published(target.run, target.attempt)
 
     def give_up(self, target: Target, staging: str, *, drop: bool) -> None:
         """Forget an attempt that did not publish, and drop its staging table unless somebody keeps it open."""
         facts = {"table": target.table, "run": target.run, "attempt": target.attempt, "staging": staging}
-        with self._ready() as connection:
+        with self.ready() as connection:
             self.entry(connection, target.table)  # waits for a transaction of the attempt that lost its client
             dropped = not drop or self._drop_staging(connection, staging)
             connection.execute(self.sql(ledger.GIVE_UP), {**facts, "dropped": dropped})
@@ -247,13 +280,6 @@ class PostgresResults:
     def _idle(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:
         """Lend a connection to a body that waits for no reader; a lock that is not granted is a refusal like others."""
         with translated(self.name, locks=True), self.connections.connection(cancellation) as connection:
-            yield connection
-
-    @contextmanager
-    def _ready(self, cancellation: Cancellation | None = None) -> Iterator[Connection]:
-        if not self._prepared:
-            self.prepare()
-        with self._idle(cancellation) as connection:
             yield connection
 
     def _refused(self, connection: Connection, target: Target) -> AttemptError:

@@ -10,8 +10,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from jobber.columns import Column
-from jobber.errors import ResultsFailed
-from jobber.results.postgresql_errors import copy_error
+from jobber.results.postgresql_errors import check_count, copy_error
 from jobber.results.postgresql_pool import Connection
 
 #: Bytes that are kept to look a bad line up in; more than the buffers between here and the server hold.
@@ -63,10 +62,7 @@ class CopyIn:
             self._context.__exit__(None, None, None)
         except psycopg.Error as exc:
             raise self._translated(exc) from exc
-        if self._cursor.rowcount != self._rows:
-            raise ResultsFailed(
-                f'results database "{self._name}" stored {self._cursor.rowcount} rows of {self._rows}', retryable=False
-            )
+        check_count(self._name, self._cursor.rowcount, self._rows)
 
     def abort(self) -> None:
         """Tell the server to forget the rows, if it still waits for more."""

@@ -63,6 +63,12 @@ def words(exc: psycopg.Error) -> str:
     return said if len(said) <= _WORDS else said[:_WORDS] + "…"
 
 
+def check_count(name: str, stored: int, sent: int) -> None:
+    """Raise ResultsFailed unless a COPY stored every row that it was sent."""
+    if stored != sent:
+        raise ResultsFailed(f'results database "{name}" stored {stored} rows of {sent}', retryable=False)
+
+
 def copy_error(
     exc: psycopg.Error, name: str, staging: str, columns: Sequence[Column], pieces: Iterable[tuple[int, bytes]]
 ) -> AttemptError:

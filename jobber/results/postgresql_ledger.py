@@ -28,6 +28,12 @@ class Entry(NamedTuple):
     rows: int | None
     columns: str | None
     expired: bool | None  # whether the result's time is over, by this database's clock
+    has_leftovers: bool
+
+    def is_free_for(self, target: Target) -> bool:
+        """Whether ``PUBLISH_FIRST`` would publish an attempt's result."""
+        newer = (self.claim_run, self.claim_attempt) < (target.run, target.attempt)
+        return newer and self.run is None and self.staging is None and not self.has_leftovers
 
     def may_publish(self, target: Target, staging: str) -> bool:
         """Whether the attempt still holds the table's claim."""
@@ -87,7 +93,8 @@ RETURNING leftovers
 )
 
 _READ: LiteralString = """
-SELECT job_id, claim_run, claim_attempt, staging, run, attempt, rows, columns, expires_at <= clock_timestamp()
+SELECT job_id, claim_run, claim_attempt, staging, run, attempt, rows, columns, expires_at <= clock_timestamp(),
+    leftovers <> '{{}}'
 FROM {ledger} WHERE table_name = %(table)s
 """
 READ = SQL(_READ)
@@ -154,5 +161,28 @@ SET staging = NULL, run = claim_run, attempt = claim_attempt, rows = {rows}, col
     published_at = clock_timestamp(),
     expires_at = CASE WHEN {ttl} > 0 THEN clock_timestamp() + make_interval(secs => {ttl}) END
 WHERE table_name = {table}
+"""
+)
+
+# Registers and publishes in one, where no result stands and nothing of another attempt has to be dropped.
+PUBLISH_FIRST = SQL(
+    """
+INSERT INTO {ledger} AS l
+    (table_name, job_id, claim_run, claim_attempt, run, attempt, rows, columns, published_at, expires_at)
+VALUES ({table}, {job_id}, {run}, {attempt}, {run}, {attempt}, {rows}, {columns}, clock_timestamp(),
+    CASE WHEN {ttl} > 0 THEN clock_timestamp() + make_interval(secs => {ttl}) END)
+ON CONFLICT (table_name) DO UPDATE
+SET job_id = excluded.job_id, claim_run = excluded.claim_run, claim_attempt = excluded.claim_attempt,
+    claimed_at = now(), run = excluded.run, attempt = excluded.attempt, rows = excluded.rows,
+    columns = excluded.columns, published_at = excluded.published_at, expires_at = excluded.expires_at
+WHERE (l.claim_run, l.claim_attempt) < (excluded.claim_run, excluded.claim_attempt)
+  AND l.run IS NULL AND l.staging IS NULL AND l.leftovers = '{{}}'
+"""
+)
+# Waits for a transaction that has inserted the table's row and is not over: nobody sees that row before.
+AWAIT = SQL(
+    """
+INSERT INTO {ledger} (table_name, job_id, claim_run, claim_attempt) VALUES (%(table)s, '', 0, 0)
+ON CONFLICT (table_name) DO NOTHING
 """
 )

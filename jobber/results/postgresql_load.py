@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL, Composable, Composed, Identifier
@@ -105,12 +106,17 @@ class Load:
 
     # -- statements that the writer of small results uses, too --------------------------------------------------------
 
-    def create(self, table: str) -> Composed:
-        """Return the statements that make an empty staging table."""
-        columns = [Identifier(c.name) + SQL(" ") + SQL(result_type("postgresql", c)) for c in self._columns]
-        made = SQL("CREATE {} TABLE {} ({})").format(
-            self._kind(), self._backend.identifier(table), SQL(", ").join(columns)
-        )
+    def create(self, table: str, template: Identifier | None = None) -> Composed:
+        """Return the statements that make an empty staging table.
+
+        Parameters:
+            template: a table of the same columns, whose storage it takes over.
+        """
+        if template is None:
+            columns: Composable = _defined(tuple(self._columns))
+        else:
+            columns = SQL("LIKE {} INCLUDING STORAGE").format(template)
+        made = SQL("CREATE {} TABLE {} ({})").format(self._kind(), self._backend.identifier(table), columns)
         return SQL("; ").join([made, *self._grants(table)])
 
     def indexes(self, table: str) -> Composed:
@@ -245,3 +251,10 @@ class Load:
         entry = self._backend.entry(connection, self._target.table)
         if entry is None or not entry.may_publish(self._target, self._staging):
             raise ledger.fenced(self._target)
+
+
+@lru_cache(1000)
+def _defined(columns: tuple[Column, ...]) -> SQL:
+    """Return the definitions of a table's columns."""
+    listed = [Identifier(column.name) + SQL(" ") + SQL(result_type("postgresql", column)) for column in columns]
+    return SQL(SQL(", ").join(listed).as_string())  # a name may hold braces; this is not formatted again

@@ -7,11 +7,13 @@ in place.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from jobber.cancellation import Cancellation
@@ -19,12 +21,14 @@ from jobber.columns import Column, Row
 from jobber.errors import AttemptError, ResultsFailed, ResultsUnavailable
 from jobber.results import notes, readers
 from jobber.results import postgresql_ledger as ledger
+from jobber.results import postgresql_small as small
 from jobber.results.aside import aside
 from jobber.results.base import Target
 from jobber.results.copytext import CopyText
 from jobber.results.naming import staging_name
-from jobber.results.postgresql_errors import translated
+from jobber.results.postgresql_errors import check_count, copy_error, translated
 from jobber.results.postgresql_load import Load
+from jobber.results.postgresql_plain import fits
 from jobber.results.postgresql_waiting import heard
 from jobber.sources.base import Chunk
 
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 SMALL = 1024 * 1024
 #: From here on a transaction waits for readers no longer than others may queue behind it.
 BRIEFLY = SQL("SET LOCAL lock_timeout = {}").format(Literal(f"{round(readers.WAIT * 1000)}ms"))
+#: Where a template is gone: with its table, or in a session that never had a temporary one.
+_NO_TEMPLATE = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 #: How long the server waits for the COMMIT while nobody can read the table.
 COMMIT_TIMEOUT = "5s"
 
@@ -56,9 +62,23 @@ class Writer:
         self._load = Load(backend, target, columns, self.staging, cancellation)
         self._pending: list[tuple[bytes, int]] = []
         self._pending_bytes = 0
+        self._registered = False
         self._staged: str | None = None  # the staging table that holds all rows, committed
         self._committing = False  # a COMMIT was sent, and perhaps not answered
         self._published = False
+
+    def register(self, connection: Connection) -> None:
+        """List the attempt in the ledger, once: from here on tables of its may be committed.
+
+        Parameters:
+            connection: outside of a transaction.
+
+        Raises:
+            Fenced, ResultsFailed: as ``PostgresResults.register``.
+        """
+        if not self._registered:
+            self._backend.register(connection, self._target, self.staging)
+            self._registered = True
 
     def write_chunk(self, chunk: Chunk) -> None:
         """Append encoded rows."""
@@ -113,7 +133,8 @@ class Writer:
         # What cannot be cleaned up now stands in the ledger, for the next attempt or the janitor.
         with suppress(AttemptError, psycopg.Error):
             self._load.release()
-            self._backend.give_up(self._target, self.staging, drop=self._load.committed)
+            if self._registered:
+                self._backend.give_up(self._target, self.staging, drop=self._load.committed)
 
     def _was_published(self, error: AttemptError) -> bool:
         """Ask what became of a COMMIT without an answer; ResultsUnavailable if this has none either."""
@@ -131,6 +152,9 @@ class Writer:
         return known[0]
 
     def _send(self) -> None:
+        if not self._registered:
+            with self._backend.ready(self._cancellation) as connection, heard(self._cancellation, connection):
+                self.register(connection)
         pending, self._pending = self._pending, []
         for data, rows in pending or [(b"", 0)]:
             self._load.add(data, rows)
@@ -156,10 +180,11 @@ class Writer:
         """Publish in one transaction: fill if nothing is staged, compare, swap. LockNotAvailable while it is read."""
         try:
             with heard(self._cancellation, connection):
-                swap = self._prepare(connection)
-                if swap is not None:
-                    connection.execute(swap)
-            if swap is not None:
+                complete = self._publish_first(connection)
+                if not complete:
+                    self.register(connection)
+                    complete = self._publish_staged(connection)
+            if complete:
                 self._commit(connection)
         except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject) as exc:
             raise ResultsFailed(
@@ -168,9 +193,52 @@ class Writer:
                 retryable=False,
             ) from exc
         finally:
-            # Once the attempt must stop, nothing is asked of the server: the connection is closed as it is.
-            with suppress(AttemptError, psycopg.Error), heard(self._cancellation, connection):
-                self._backend.roll_back(connection)
+            if connection.info.transaction_status is not TransactionStatus.IDLE:
+                # Once the attempt must stop, nothing is asked of the server: the connection is closed as it is.
+                with suppress(AttemptError, psycopg.Error), heard(self._cancellation, connection):
+                    self._backend.roll_back(connection)
+
+    def _publish_first(self, connection: Connection) -> bool:
+        """Do all but commit for a small result of an attempt that is not registered; False if the ledger forbids it."""
+        if self._registered or self._committing:
+            return False
+        pieces = [data for data, _ in self._pending]
+        template = None
+        if fits(self._columns, pieces):
+            template = self._backend.templates.find(connection, self._columns)
+        staging = self._backend.identifier(self.staging)
+        # The ledger comes behind the COPY, whose data the server may have to wait for: a worker that hangs then keeps
+        # nobody from the table's entry or its name.
+        script = SQL("BEGIN; {}; COPY {} FROM STDIN; {}{}; {}").format(
+            self._load.create(self.staging, template),
+            staging,
+            self._load.indexes(self.staging),
+            self._entry(ledger.PUBLISH_FIRST),
+            self._rename(staging),
+        )
+        counts, error = small.run(connection, script, pieces)
+        if counts.get("INSERT") == 0:
+            self._backend.roll_back(connection)
+            return False
+        if template is not None and isinstance(error, _NO_TEMPLATE):
+            self._backend.templates.forget(connection)
+            self._backend.roll_back(connection)
+            return self._publish_first(connection)
+        if error is not None and "COPY" not in counts:
+            before = itertools.accumulate((rows for _, rows in self._pending), initial=0)
+            placed = [(rows, data) for rows, (data, _) in zip(before, self._pending, strict=False)]
+            raise copy_error(error, self._backend.name, self.staging, self._columns, placed) from error
+        if error is not None:
+            raise error
+        check_count(self._backend.name, counts["COPY"], self.rows)
+        return True
+
+    def _publish_staged(self, connection: Connection) -> bool:
+        """Do all but commit for any result; False if an earlier call committed it."""
+        swap = self._prepare(connection)
+        if swap is not None:
+            connection.execute(swap)
+        return swap is not None
 
     def _prepare(self, connection: Connection) -> Composed | None:
         """Begin the publishing transaction; return what is left to do in it, None if an earlier call published."""
@@ -212,15 +280,23 @@ class Writer:
             steps.append(SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table))
             steps.append(BRIEFLY)
             steps.append(SQL("DROP TABLE {}").format(table))
-        steps.append(SQL("ALTER TABLE {} RENAME TO {}").format(staging, Identifier(self._target.table)))
-        noted = notes.note(self._target.run, self._target.attempt, self._columns)
-        facts = {"table": self._target.table, "rows": self.rows, "columns": noted, "ttl": self._target.ttl}
-        literals = {key: Literal(value) for key, value in facts.items()}
-        steps.append(self._backend.sql(ledger.PUBLISHED, **literals))
+        return SQL("; ").join([*steps, self._entry(ledger.PUBLISHED), self._rename(staging)])
+
+    def _entry(self, statement: SQL) -> Composed:
+        """Return the statement that lists the result in the ledger."""
+        target = self._target
+        facts = {"table": target.table, "job_id": target.job_id, "run": target.run, "attempt": target.attempt}
+        noted = notes.note(target.run, target.attempt, self._columns)
+        facts |= {"rows": self.rows, "columns": noted, "ttl": target.ttl}
+        return self._backend.sql(statement, **{key: Literal(value) for key, value in facts.items()})
+
+    def _rename(self, staging: Identifier) -> Composed:
+        """Return the last statements before the COMMIT."""
         # COMMIT is sent on its own, when the attempt is known to go on; a worker that hangs before that keeps readers
         # out for no longer than this.
-        steps.append(SQL("SET LOCAL idle_in_transaction_session_timeout = {}").format(Literal(COMMIT_TIMEOUT)))
-        return SQL("; ").join(steps)
+        return SQL("ALTER TABLE {} RENAME TO {}; SET LOCAL idle_in_transaction_session_timeout = {}").format(
+            staging, Identifier(self._target.table), Literal(COMMIT_TIMEOUT)
+        )
 
     def _check_whole(self, connection: Connection) -> None:
         """A crash of the server empties UNLOGGED tables and may lose commits that were not flushed."""

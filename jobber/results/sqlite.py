@@ -34,7 +34,7 @@ class SqliteResults:
     """
 
     engine = "sqlite"
-    accepts = frozenset({Shape.DECODED})
+    accepts = frozenset({Shape.DECODED, Shape.COPIED})
 
     def __init__(self, settings: ResultsSettings) -> None:
         naming.check_template(settings)

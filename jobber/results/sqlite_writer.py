@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from jobber.results.base import Target
 from jobber.results.naming import staging_name
 from jobber.results.sqlite_errors import translated
 from jobber.results.sqlite_values import Values
-from jobber.sources.base import Chunk
+from jobber.sources.base import Chunk, Place
 
 if TYPE_CHECKING:
     from jobber.results.sqlite import SqliteResults
@@ -54,8 +54,7 @@ class Writer:
         with self._backend.ledger.transaction() as connection:
             self._check_claim(connection)
             self._file.touch(exist_ok=False)
-        self._connection = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
-        self._connection.executescript(_UNPROTECTED)
+        self._connection = self._connect()
         self._connection.execute(f"PRAGMA application_id = {ledger.APPLICATION}")
         self._connection.execute(f"PRAGMA user_version = {ledger.marker(self._target.run, self._target.attempt)}")
         columns = ", ".join(f"{quoted(c.name)} {result_type('sqlite', c)}" for c in self._columns)
@@ -81,6 +80,18 @@ class Writer:
                     raise
                 raise culprit from exc
         self.rows += len(batch)
+
+    def write_copy(self, copy: Callable[[Place], int]) -> None:
+        """Let a SQLite source write its rows into the staging file."""
+        with translated(self._backend.name):
+            self._close_file()
+        self.rows += copy(Place(str(self._file.absolute()), self._target.table))
+        with translated(self._backend.name):
+            if not self._file.exists():  # dropped by whoever overtook this attempt
+                with self._backend.ledger.transaction() as connection:
+                    self._check_claim(connection)
+            self._connection = self._connect()
+            self._connection.execute("BEGIN")
 
     def publish(self) -> int:
         """Make the rows the job's result in one step and return their number."""
@@ -109,6 +120,12 @@ class Writer:
                 ledger.give_up(connection, self._target, self.staging)
 
     # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = f"{self._file.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        connection.executescript(_UNPROTECTED)
+        return connection
 
     def _close_file(self) -> None:
         if self._connection is not None:

@@ -1,8 +1,10 @@
 """What a source database must be able to do; one module beside this one per engine.
 
-A source hands rows over in one of two shapes. ``ENCODED``: chunks of bytes in PostgreSQL's COPY text format
+A source hands rows over in one of these shapes. ``ENCODED``: chunks of bytes in PostgreSQL's COPY text format
 (https://www.postgresql.org/docs/current/sql-copy.html), never decoded on the way. ``DECODED``: batches of rows in the
-canonical form of ``jobber.columns``. The backend says which it takes; the source gives the best that it can.
+canonical form of ``jobber.columns``. The backend says which it takes; the source gives the best that it can. Two of the
+same engine may have a shorter way, ``COPIED``: the source writes the rows into the staging table itself, and where it
+cannot keep a promise of the general way it gives way to it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Shape(Enum):
 
     ENCODED = auto()  # chunks of COPY text
     DECODED = auto()  # batches of canonical rows
+    COPIED = auto()  # by the engine itself, from the source into the staging table
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,19 @@ class Chunk:
 
     data: bytes
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A staging table as a source of the same engine finds it.
+
+    Parameters:
+        file: absolute path of the database file.
+        table: name of the table, which has the stream's columns and no rows.
+    """
+
+    file: str
+    table: str
 
 
 def _nothing() -> None:
@@ -86,6 +102,22 @@ class RowStream(Protocol):
         ...
 
 
+class CopiedStream(RowStream, Protocol):
+    """The rows of a query that is yet to run; ``shape`` is COPIED."""
+
+    def copy(self, place: Place, most: int, moved: Callable[[int, int], None]) -> int:
+        """Run the query, write its rows to a staging table and return their number.
+
+        Parameters:
+            most: rows that are written at most; 0 is no limit.
+            moved: told now and then how many rows, and about how many bytes, are written so far.
+
+        Raises:
+            GaveWay: the rows must go the general way; the staging table is not to be used.
+        """
+        ...
+
+
 class Source(Protocol):
     """A database that queries read from. Safe to use from several threads at a time."""
 
@@ -125,6 +157,7 @@ class Source(Protocol):
 
         Raises:
             SchemaChanged: only from dynamically typed sources, while rows are read.
+            GaveWay: only while rows are copied.
             BadArguments: the arguments do not fit the placeholders.
             QueryFailed, SourceUnavailable, TimedOut: the engine's refusal, at opening or while rows are read.
         """
@@ -146,6 +179,13 @@ class Source(Protocol):
     def close(self) -> None:
         """Close all connections; the source is not used again."""
         ...
+
+
+class GaveWay(Exception):
+    """Raised by a shorter way that cannot keep all promises for these rows.
+
+    ``execution`` throws the staged rows away and reads again without it.
+    """
 
 
 class SchemaChanged(Exception):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,10 @@ from jobber.jobs import Scalar
 from jobber.sources.base import Query, RowStream, Shape
 from jobber.sources.inference import Inference, InferredRows
 from jobber.sources.kinds import INTEGER_MAX, INTEGER_MIN
+from jobber.sources.sqlite_copy import INSTRUCTIONS, CopiedRows, copyable, schema_version
 from jobber.sqltext import Statement
 
 BATCH_ROWS = 2000
-#: Virtual machine instructions between two looks at the clock and the cancellation: about every 100 µs.
-_INSTRUCTIONS = 10_000
 #: Seconds to wait for a writer's lock.
 _BUSY = 5.0
 
@@ -62,7 +63,9 @@ class SqliteSource:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self.name = settings.name
-        self._uri = _uri(settings)
+        self._file = _file(settings)
+        # For reading only (https://sqlite.org/uri.html).
+        self._uri = f"{self._file.as_uri()}?mode=ro"
 
     def describe(self, statement: Statement) -> Sequence[Column]:
         """Compile ``statement`` and return its columns as the database declares them; it is not run.
@@ -71,14 +74,14 @@ class SqliteSource:
         """
         with self._connection(_may_read) as connection, _translated(self.name):
             connection.execute(f"EXPLAIN {statement.sql}", _nulls(statement)).close()
-        names, declared = self._declared(statement)
+        names, declared, _ = self._declared(statement)
         return Inference(names, declared).columns
 
     @contextmanager
     def read(
         self,
         query: Query,
-        accepts: frozenset[Shape],  # noqa: ARG002 - DECODED is always among them
+        accepts: frozenset[Shape],
         *,
         timeout: float,
         cancellation: Cancellation,
@@ -87,19 +90,43 @@ class SqliteSource:
         """Run ``query`` in a read transaction and give its rows (see ``sources.base.Source``)."""
         values = _bound(query)
         deadline = time.monotonic() + timeout if timeout else None
+
+        def ended() -> bool:
+            return cancellation.reason is not None or (deadline is not None and time.monotonic() > deadline)
+
         cancellation.check()
-        _, declared = self._declared(query.statement)
-        with self._connection(_may_read) as connection:
+        names, declared, schema = self._declared(query.statement)
+        identity = self._identity()
+        copied = copyable(names, declared) if Shape.COPIED in accepts and columns is None else None
+        with self._connection(_may_read, query_only=not copied) as connection:
             # An interrupt that comes before the query runs is lost; the handler's look at the token is not.
-            connection.set_progress_handler(
-                lambda: cancellation.reason is not None or (deadline is not None and time.monotonic() > deadline),
-                _INSTRUCTIONS,
-            )
+            connection.set_progress_handler(ended, INSTRUCTIONS)
 
             @contextmanager
             def guarded() -> Iterator[None]:
                 with _translated(self.name, timeout, deadline), cancellation.interruptible(connection.interrupt):
                     yield
+
+            if copied:
+                stream = None
+                with suppress(sqlite3.Error, sqlite3.Warning):
+                    stream = CopiedRows(
+                        connection,
+                        query,
+                        values,
+                        copied,
+                        schema,
+                        may_read=_may_read,
+                        guard=guarded,
+                        ended=ended,
+                        another=partial(self._another, identity),
+                    )
+                if stream is not None:
+                    yield stream
+                    return
+                connection.set_authorizer(None)
+                connection.execute("PRAGMA query_only = ON").close()
+                connection.set_authorizer(_may_read)
 
             def fetch() -> list[tuple[Any, ...]]:
                 with guarded():
@@ -122,31 +149,52 @@ class SqliteSource:
         """Do nothing: a connection lives as long as its query."""
 
     @contextmanager
-    def _connection(self, authorizer: Callable[..., int]) -> Iterator[sqlite3.Connection]:
+    def _connection(
+        self, authorizer: Callable[..., int], *, query_only: bool = True, busy: float = _BUSY
+    ) -> Iterator[sqlite3.Connection]:
         with _translated(self.name):
             # Only the interrupt comes from another thread.
             connection = sqlite3.connect(
-                self._uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False
+                self._uri, uri=True, timeout=busy, isolation_level=None, check_same_thread=False
             )
         with closing(connection):
             with _translated(self.name):
-                connection.execute("PRAGMA query_only = ON" if authorizer is _may_read else "SELECT 1").close()
+                connection.execute("PRAGMA query_only = ON" if query_only else "SELECT 1").close()
                 connection.set_authorizer(authorizer)
             yield connection
 
-    def _declared(self, statement: Statement) -> tuple[list[str], list[Column | None]]:
-        """Return the names and declared types of a query's columns, empty if the engine cannot tell them.
+    def _identity(self) -> tuple[int, int] | None:
+        """Return which file stands at the path."""
+        try:
+            told = os.stat(self._file)
+        except OSError:
+            return None
+        return told.st_dev, told.st_ino
+
+    @contextmanager
+    def _another(self, identity: tuple[int, int] | None) -> Iterator[sqlite3.Connection | None]:
+        """Open a connection beside one that was opened after the file was ``identity``; None if it was replaced."""
+        with self._connection(_may_read, busy=0) as connection:
+            yield connection if identity is not None and self._identity() == identity else None
+
+    def _declared(self, statement: Statement) -> tuple[list[str], list[Column | None], int]:
+        """Return the names and declared types of a query's columns, and of which version of the schema they are.
+
+        They are empty if the engine cannot tell them.
 
         SQLite resolves the columns of a view without running it, and tells the type of the table's column behind each
         (https://sqlite.org/pragma.html#pragma_table_info). The view is temporary, on a connection of its own.
         """
         sql = statement.render(lambda _: "NULL")
-        with self._connection(_may_make_a_view) as connection, suppress(sqlite3.Error, sqlite3.Warning):
+        opened = self._connection(_may_make_a_view, query_only=False)
+        with opened as connection, suppress(sqlite3.Error, sqlite3.Warning):
+            version = schema_version(connection)
             connection.execute(f"CREATE TEMP VIEW jobber_query AS {sql}").close()
             rows = connection.execute("PRAGMA temp.table_info(jobber_query)").fetchall()
             names = _original([row[1] for row in rows])
-            return names, [_declared_column(name, row[2]) for name, row in zip(names, rows, strict=True)]
-        return [], []
+            declared = [_declared_column(name, row[2]) for name, row in zip(names, rows, strict=True)]
+            return names, declared, version
+        return [], [], -1
 
 
 # -- what a query may do ----------------------------------------------------------------------------------------------
@@ -287,9 +335,9 @@ def _translate(error: Exception, source: str, timeout: float, deadline: float | 
     return QueryFailed(f"{source}: {words}", retryable=code in _TRANSIENT)
 
 
-def _uri(settings: DatabaseSettings) -> str:
-    """Return the URI of the file for reading only (https://sqlite.org/uri.html)."""
+def _file(settings: DatabaseSettings) -> Path:
+    """Return the file's absolute path."""
     database = make_url(settings.url).database
     if not database or database == ":memory:" or database.startswith("file:"):
         raise ConfigError(f"db.{settings.name}: a SQLite source is a file: sqlite:////path/to/file.db")
-    return f"{Path(database).absolute().as_uri()}?mode=ro"
+    return Path(database).absolute()

@@ -10,6 +10,7 @@ import pytest
 from jobber.cancellation import Cancellation
 from jobber.columns import Column, Kind, Row
 from jobber.errors import ResultsFailed, ValueNotRepresentable
+from jobber.mysql import Connection
 from jobber.results.mysql import load as loading
 from jobber.sources.base import Chunk
 from tests.results.conftest import BULKY, COLUMNS, ONE, TWO, MysqlLab, is_mysql, load, mysql_lab, read, target, write
@@ -42,6 +43,28 @@ def test_encoded_rows_are_read_by_the_rules_of_copy(either: MysqlLab) -> None:
         (3, 1e300, False, "\\N", "2024-01-01 00:00:00.5", "\\x"),
         (4, -0.5, False, "\b\f\n\r\t\v\\f\\v'\"+00", "9999-12-31 23:59:59.999999", "\\x"),
     ]
+
+
+def test_zones_are_dropped_from_where_on_they_come_and_the_server_looks_for_none_before(
+    either: MysqlLab, small_segments: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    start_load = Connection.start_load
+
+    def noted(self: Connection, sql: str, offered: str) -> None:
+        statements.append(sql)
+        start_load(self, sql, offered)
+
+    monkeypatch.setattr(Connection, "start_load", noted)
+    columns = [Column("a", Kind.TIMESTAMP), Column("b", Kind.TEXT)]
+    text = "x" * 100_000
+    rows = [("2024-01-01 00:00:00", text)] * 25 + [("2024-01-01 00:00:00.25+00", f"{text}+00")] * 25
+    chunks = [Chunk(f"{at}\t{text}\n".encode(), 1) for at, text in rows]
+    assert load(either.backend, target(), *chunks, columns=columns) == 50
+    assert read(either.backend, 1, columns) == [(at.removesuffix("+00"), text) for at, text in rows]
+    if either.backend.can_load:
+        # A segment in full, and one that ends where the first zone comes.
+        assert ["REPLACE" in sql for sql in statements] == [False, False, True, True]
 
 
 def test_rows_of_one_empty_text_are_rows(either: MysqlLab) -> None:

@@ -134,13 +134,18 @@ def test_a_cancel_is_heard_though_the_server_hangs_and_nothing_is_published_when
 
 
 @pytest.mark.parametrize(("seconds", "published"), [(0.3, True), (60, False)])
-def test_a_cancel_during_the_commit_tells_what_became_of_it(pg: PostgresLab, seconds: float, published: bool) -> None:
-    write(pg.backend, target(run=1), ONE)
+@pytest.mark.parametrize("rerun", [True, False], ids=["rerun", "first"])
+def test_a_cancel_during_the_commit_tells_what_became_of_it(
+    pg: PostgresLab, seconds: float, published: bool, rerun: bool
+) -> None:
+    if rerun:
+        write(pg.backend, target(run=1), ONE)
+    pg.backend.prepare()
     pg.query(
         f"""
         CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END';
-        CREATE CONSTRAINT TRIGGER dawdle AFTER UPDATE ON jobber_ledger DEFERRABLE INITIALLY DEFERRED
+        CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT OR UPDATE ON jobber_ledger DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW WHEN (NEW.run = 2) EXECUTE FUNCTION dawdle()
         """
     )
@@ -151,6 +156,10 @@ def test_a_cancel_during_the_commit_tells_what_became_of_it(pg: PostgresLab, sec
         wait_until(lambda: pg.query(committing), interval=0.001)
         token.pull(CANCELLED)
         assert ended(publishing) is (None if published else CANCELLED)
+    if not rerun and not published:
+        assert pg.ledger("SELECT run FROM jobber_ledger") == []
+        assert pg.tables() == set()
+        return
     run = 2 if published else 1
     assert pg.ledger("SELECT run FROM jobber_ledger") == [(run,)]
     assert read(pg.backend, run) == (TWO if published else ONE)

@@ -25,6 +25,8 @@ from tests.sources.reading import DECODED, consume, parts_of, query, read
 HEARD_WITHIN, CONNECT = 2.0, 2
 #: Seconds that a machine may be busy with something else.
 SLACK = 8.0
+#: Seconds that a busy machine may add.
+LOAD = 0.5
 
 pytestmark = pytest.mark.parametrize("engine", ALL, indirect=True)
 
@@ -65,7 +67,7 @@ def test_a_cancel_is_heard_while_the_query_runs(engine: Served, far: Far) -> Non
     thread.start()
     with pytest.raises(Cancelled):
         consume(far.source, engine.sleeping, DECODED, cancellation, label=marker)
-    assert time.monotonic() - began[0] < HEARD_WITHIN
+    assert time.monotonic() - began[0] < HEARD_WITHIN + LOAD
     thread.join()
 
 
@@ -77,7 +79,7 @@ def test_a_cancel_is_heard_while_a_query_begins(engine: Served, far: Far) -> Non
     began = time.monotonic()
     with pytest.raises(Cancelled):
         consume(far.source, "SELECT 1", DECODED, cancellation)
-    assert time.monotonic() - began < 0.2 + HEARD_WITHIN
+    assert time.monotonic() - began < 0.2 + HEARD_WITHIN + LOAD
     timer.join()
 
 

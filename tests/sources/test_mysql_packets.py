@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pymysql import err
 
 from jobber.mysql import Connection
-from jobber.sources.mysql.packets import NULL, RowPackets
+from jobber.sources.mysql.packets import NULL, RowFields, RowPackets
 from jobber.sources.mysql.rowforms import text_row
 
 END = b"\xfe\0\0\2\0"
@@ -61,8 +61,9 @@ def sent(rows: list[list[Value]], end: bytes = END) -> bytes:
 
 
 def read(data: bytes, columns: int, sizes: list[int], most: int = 1000) -> Iterator[Value]:
-    rows = RowPackets(cast(Connection, Wire(data, sizes)), text_row(columns))
-    while (fields := rows.read(most)) is not None:
+    packets = RowPackets(cast(Connection, Wire(data, sizes)))
+    while packets.read(rows := RowFields(text_row(columns)), most):
+        fields = rows.fields
         assert fields.nulls == sum(value is NULL for value in fields.flat)
         assert len(fields.flat) % columns == 0
         yield from (None if value is NULL else value for value in fields.flat)
@@ -105,13 +106,13 @@ def test_a_result_that_ends_in_an_error_raises_it(table: tuple[int, list[list[Va
 @settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(1, 4))
 def test_bytes_that_are_no_rows_are_an_error(data: bytes, columns: int) -> None:
-    rows = RowPackets(cast(Connection, Wire(data, [])), text_row(columns))
+    packets = RowPackets(cast(Connection, Wire(data, [])))
     try:
-        while rows.read(1000) is not None:
+        while packets.read(RowFields(text_row(columns)), 1000):
             pass
     except err.Error:
         return
-    assert rows.ended
+    assert packets.ended
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ RUNS = iter(range(1, 10_000_000))
 
 
 class Shaped:
-    """A source that may give its rows in one shape only; remembers which it gave."""
+    """A source that may give its rows in one shape or decoded; remembers which it gave last."""
 
     def __init__(self, source: Source, shape: Shape) -> None:
         self.engine, self.name = source.engine, source.name

@@ -23,7 +23,12 @@ each_lab = pytest.mark.parametrize("engine", ENGINES)
 #: SQLite takes decoded rows only.
 each_path = pytest.mark.parametrize(
     ("shape", "engine"),
-    [(shape, engine) for engine in ENGINES for shape in Shape if (shape, engine) != (Shape.ENCODED, "sqlite")],
+    [
+        (shape, engine)
+        for engine in ENGINES
+        for shape in (Shape.ENCODED, Shape.DECODED)
+        if (shape, engine) != (Shape.ENCODED, "sqlite")
+    ],
     ids=lambda value: value.name.lower() if isinstance(value, Shape) else value,
 )
 

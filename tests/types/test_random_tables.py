@@ -81,8 +81,8 @@ def test_a_random_table_arrives_as_it_is_or_not_at_all(
         for shape in Shape:
             result = check(table, Shaped(sources[engine], shape), lab, target)
             dumps.append(lab.dump(result) if result else None)
-        encoded, decoded = dumps
-        assert encoded == decoded
+        encoded, decoded, copied = dumps
+        assert encoded == decoded == copied
 
 
 def check(table: Table, source: Shaped, lab: Lab, target: str) -> Published | None:

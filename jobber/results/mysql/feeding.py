@@ -21,7 +21,7 @@ from jobber.columns import Column, Kind
 from jobber.errors import AttemptError, ResultsFailed, ValueNotRepresentable
 from jobber.mysql import Connection, number
 from jobber.results.mysql.culprits import culprit
-from jobber.results.mysql.encoded import Encoded, Piece
+from jobber.results.mysql.encoded import UTC, Encoded, Piece
 from jobber.results.mysql.errors import translate
 from jobber.results.mysql.tables import quoted
 
@@ -60,12 +60,15 @@ class LoadData:
 
     Parameters:
         name: of the results database, as the config calls it.
+        zones: whether timestamps may name their zone, which the server drops: that takes it a while for each.
 
     Raises:
         LoadForbidden: see there.
     """
 
-    def __init__(self, connection: Connection, table: str, columns: Sequence[Column], name: str) -> None:
+    def __init__(
+        self, connection: Connection, table: str, columns: Sequence[Column], name: str, *, zones: bool
+    ) -> None:
         self._connection = connection
         self._columns = columns
         self._name = name
@@ -73,7 +76,7 @@ class LoadData:
         self._poll = _poll(connection)
         offered = secrets.token_hex(8)
         try:
-            connection.start_load(_load_statement(offered, table, columns), offered)
+            connection.start_load(_load_statement(offered, table, columns, zones=zones), offered)
         except err.Error as exc:
             if number(exc) in _FORBIDDEN:
                 raise LoadForbidden from exc
@@ -195,15 +198,15 @@ def _lost(name: str, stored: int, sent: int) -> ResultsFailed:
     return ResultsFailed(f'results database "{name}" stored {stored} rows of {sent}', retryable=False)
 
 
-def _load_statement(offered: str, table: str, columns: Sequence[Column]) -> str:
+def _load_statement(offered: str, table: str, columns: Sequence[Column], *, zones: bool) -> str:
     """Return the statement; booleans and UTC timestamps as PostgreSQL writes them are read on the server."""
     fields, changes = [], []
     for place, column in enumerate(columns):
         name, variable = quoted(column.name), f"@v{place}"
         if column.kind is Kind.BOOLEAN:
             changes.append(f"{name} = CASE {variable} WHEN 't' THEN 1 WHEN 'f' THEN 0 ELSE {variable} END")
-        elif column.kind is Kind.TIMESTAMP:
-            changes.append(f"{name} = REPLACE({variable}, '+00', '')")
+        elif column.kind is Kind.TIMESTAMP and zones:
+            changes.append(f"{name} = REPLACE({variable}, '{UTC.decode()}', '')")
         else:
             variable = name
         fields.append(variable)

@@ -60,6 +60,7 @@ class Load:
         self._fed = 0  # bytes in the open statement
         self._opened = 0.0  # when it began
         self._segments = 0
+        self._zones = False  # whether timestamps may name their zone
         self._error: AttemptError | None = None  # the first
         self._held = ExitStack()
         #: The one that loads; None before, and after it was given back.
@@ -78,6 +79,9 @@ class Load:
             if self._encoded is None:
                 self._encoded = Encoded(self._columns, exact_json=connection.is_mariadb, largest=self._backend.largest)
             piece = self._encoded.checked(piece)
+            if not self._zones and self._encoded.may_name_zones(piece):
+                self._zones = True
+                self._seal(connection)  # the open statement expects none
             if self._feed is None:
                 self._feed = self._open(connection, self._encoded)
             self._feed.write(piece)
@@ -146,7 +150,7 @@ class Load:
         self._opened = time.monotonic()
         if self._backend.can_load:
             try:
-                return LoadData(connection, self._staging, self._columns, self._backend.name)
+                return LoadData(connection, self._staging, self._columns, self._backend.name, zones=self._zones)
             except LoadForbidden:
                 self._backend.can_load = False
         return Inserts(connection, self._staging, self._columns, encoded, self._backend.name)

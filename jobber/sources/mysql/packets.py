@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from pymysql import err
 from pymysql.constants import CR, SERVER_STATUS
@@ -27,12 +27,11 @@ CutRow = Callable[[bytes, int, int, Callable[[bytes], None]], int]
 
 #: Bytes asked of the socket at a time.
 _PIECE = 128 * 1024
-#: The size of a packet that goes on in the next one.
-_PART = 0xFFFFFF
-_HEAD = 4
+#: The size of a packet that goes on in the next one, and that of what stands in front of every packet.
+PART, HEAD = 0xFFFFFF, 4
 _head = struct.Struct("<I").unpack_from
 #: First byte of an error, and of the packet that ends the rows, which is shorter than any row that begins like it.
-_ERROR, _END, _END_SIZE = 0xFF, 0xFE, 9
+ERROR, END, END_SIZE = 0xFF, 0xFE, 9
 
 
 class Fields(NamedTuple):
@@ -47,17 +46,60 @@ class Fields(NamedTuple):
     nulls: int
 
 
+class Rows(Protocol):
+    """Takes rows as they come."""
+
+    #: Bytes of packets that were taken.
+    size: int
+
+    def take(self, data: bytes, at: int) -> int:
+        """Take the whole rows that begin at ``data[at]`` (see ``row_end``) and return where the last one ends."""
+        ...
+
+    def take_long(self, payload: bytes) -> None:
+        """Take one row that is too long to come with others."""
+        ...
+
+
+class RowFields:
+    """Rows cut into their fields.
+
+    Parameters:
+        cut: takes a row apart.
+    """
+
+    def __init__(self, cut: CutRow) -> None:
+        self.size = 0
+        self.fields = Fields([], 0)
+        self._cut = cut
+
+    def take(self, data: bytes, at: int) -> int:
+        """Cut the rows that are there (see ``Rows``)."""
+        flat, nulls = self.fields
+        cut, take, begin = self._cut, flat.append, at
+        while (end := row_end(data, at)) is not None:
+            nulls += cut(data, at + HEAD, end, take)
+            at = end
+        self.fields = Fields(flat, nulls)
+        self.size += at - begin
+        return at
+
+    def take_long(self, payload: bytes) -> None:
+        """Cut a single row (see ``Rows``)."""
+        flat, nulls = self.fields
+        self.fields = Fields(flat, nulls + self._cut(payload, 0, len(payload), flat.append))
+        self.size += len(payload)
+
+
 class RowPackets:
     """The rows of one answer, after the definitions of its columns.
 
     Parameters:
         connection: nothing of the rows has been read from it.
-        cut: takes a row apart.
     """
 
-    def __init__(self, connection: Connection, cut: CutRow) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._cut = cut
         self._data = b""
         self._at = 0
         #: Whether the server has sent its last word about this answer.
@@ -65,8 +107,8 @@ class RowPackets:
         #: How many warnings it has about it then.
         self.warnings = 0
 
-    def read(self, most: int) -> Fields | None:
-        """Return the next rows; None after the last.
+    def read(self, rows: Rows, most: int) -> bool:
+        """Give the next rows to ``rows``; False after the last.
 
         Parameters:
             most: bytes after which no further row is begun, about.
@@ -74,63 +116,52 @@ class RowPackets:
         Raises:
             err.Error: the server's own, or the connection is gone, or what came are no rows.
         """
-        flat: list[bytes] = []
-        nulls, taken, began = 0, 0, time.monotonic()
-        while not self.ended and taken < most:
-            before = self._at
+        began = time.monotonic()
+        while not self.ended:
             try:
-                more, missing = self._cut_whole(flat)
+                self._at = rows.take(self._data, self._at)
+                missing = self._missing()
             except (IndexError, struct.error):
                 raise torn() from None
-            nulls += more
-            taken += self._at - before
-            if self.ended:
+            if self.ended or rows.size >= most or (rows.size and time.monotonic() - began > DAWDLING):
                 break
-            if missing > _PIECE:
-                payload = self._long_payload()
-                nulls += self._cut(payload, 0, len(payload), flat.append)
-                taken += len(payload)
-            elif flat and time.monotonic() - began > DAWDLING:
-                break
-            elif taken < most:
+            if missing <= _PIECE:
                 self._data, self._at = self._data[self._at :] + self._connection.receive(_PIECE), 0
-        return Fields(flat, nulls) if flat else None
-
-    def _cut_whole(self, flat: list[bytes]) -> tuple[int, int]:
-        """Cut the rows that are there.
-
-        Returns:
-            how many fields are NULL, and how many bytes the next row still needs, as far as is known.
-        """
-        data, at, cut, take = self._data, self._at, self._cut, flat.append
-        stop, nulls, missing = len(data), 0, 0
-        while at + _HEAD <= stop:
-            size = _head(data, at)[0] & 0xFFFFFF
-            end = at + _HEAD + size
-            if end > stop or size == _PART:
-                missing = _PART if size == _PART else end - stop
+            elif rows.size:
+                break  # it travels alone
+            else:
+                try:
+                    rows.take_long(self._long_payload())
+                except (IndexError, struct.error):
+                    raise torn() from None
                 break
-            at += _HEAD
-            if data[at] >= _END and (data[at] == _ERROR or size < _END_SIZE):
-                self._finish(data[at:end], more=end < stop)
-                break
-            nulls += cut(data, at, end, take)
-            at = end
-        self._at = at
-        return nulls, missing
+        return rows.size > 0
+
+    def _missing(self) -> int:
+        """Return how many bytes the next row still needs, as far as is known; note the end of the rows."""
+        data, at = self._data, self._at
+        if len(data) - at < HEAD:
+            return 0
+        size: int = _head(data, at)[0] & 0xFFFFFF
+        end = at + HEAD + size
+        if size == PART:
+            return PART
+        if end <= len(data):
+            self._finish(data[at + HEAD : end], more=end < len(data))
+        return end - len(data)
 
     def _long_payload(self) -> bytes:
         """Return the payload of the next packet, with all that continues it, read to the byte."""
         rest, parts = self._data[self._at :], []
         while True:
-            if len(rest) < _HEAD:
-                rest += self._connection.receive_all(_HEAD - len(rest))
+            if len(rest) < HEAD:
+                rest += self._connection.receive_all(HEAD - len(rest))
             size = _head(rest)[0] & 0xFFFFFF
-            part, rest = rest[_HEAD : _HEAD + size], rest[_HEAD + size :]
+            part, rest = rest[HEAD : HEAD + size], rest[HEAD + size :]
             parts.append(part)
             if len(part) < size:
                 parts.append(self._connection.receive_all(size - len(part)))
-            if size < _PART:
+            if size < PART:
                 break
         self._data, self._at = rest, 0
         return b"".join(parts)
@@ -143,6 +174,18 @@ class RowPackets:
         # One statement has one answer: only CALL has more, and jobber does not run it.
         if more or status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS:
             raise torn()
+
+
+def row_end(data: bytes, at: int) -> int | None:
+    """Return where the row whose packet begins at ``data[at]`` ends; None if it is not all there, or is no row."""
+    if at + HEAD > len(data):
+        return None
+    size: int = _head(data, at)[0] & 0xFFFFFF
+    end = at + HEAD + size
+    if end > len(data) or size == PART:
+        return None
+    first = data[at + HEAD]
+    return None if first >= END and (first == ERROR or size < END_SIZE) else end
 
 
 def torn() -> err.OperationalError:

@@ -15,14 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pymysql.constants import FIELD_TYPE as TYPE
 
 from jobber.mysql import ColumnPacket
-from jobber.mysql.protocol import UNSIGNED
+from jobber.mysql.protocol import LENGTHS, SHORT, UNSIGNED
+from jobber.mysql.protocol import NULL as NULL_LENGTH
 from jobber.sources.mysql.packets import NULL, CutRow, torn
 
 _Read = Callable[[bytes, int], tuple[bytes, int]]
 
-#: The first byte of a length: up to this it is the length itself, then NULL, then what says how many bytes it takes.
-_SHORT, _NULL = 250, 251
-_LENGTHS = {0xFC: 2, 0xFD: 3, 0xFE: 8}
 #: Digits of which a float32 keeps all, digits that always give it back, and where it begins to have fewer.
 _KEPT, _ENOUGH, _NORMAL = 6, 9, 2.0**-126
 _float = struct.Struct("<f")
@@ -39,8 +37,8 @@ def text_row(columns: int) -> CutRow:
         for _ in places:
             length = data[at]
             at += 1
-            if length > _SHORT:
-                if length == _NULL:
+            if length > SHORT:
+                if length == NULL_LENGTH:
                     take(NULL)
                     nulls += 1
                     continue
@@ -79,9 +77,9 @@ def binary_row(definitions: Sequence[ColumnPacket]) -> CutRow:
 def _length(data: bytes, at: int) -> tuple[int, int]:
     """Return a length, and where what it is the length of begins."""
     first = data[at]
-    if first <= _SHORT:
+    if first <= SHORT:
         return first, at + 1
-    size = _LENGTHS.get(first, 0)
+    size = LENGTHS.get(first, 0)
     if not size:
         raise torn()
     return int.from_bytes(data[at + 1 : at + 1 + size], "little"), at + 1 + size

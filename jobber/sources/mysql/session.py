@@ -22,7 +22,7 @@ from jobber.errors import QueryFailed
 from jobber.jobs import Scalar
 from jobber.mysql import ColumnPacket, Connection, Killer
 from jobber.sources.mysql.failures import translate
-from jobber.sources.mysql.packets import Fields, RowPackets, torn
+from jobber.sources.mysql.packets import CutRow, Fields, RowFields, RowPackets, Rows, torn
 from jobber.sources.mysql.rowforms import binary_row, text_row
 from jobber.sources.notices import Notices
 
@@ -76,6 +76,9 @@ class Session:
         self._notices = Notices(source)
         self._killer = Killer(connection, another)
         self._rows: RowPackets | None = None
+        self._cut: CutRow = text_row(0)
+        #: Whether the rows come in the text protocol.
+        self.as_text = True
         self._timeout = 0.0
         self._deadline = math.inf
         self._watchdog: threading.Timer | None = None
@@ -148,7 +151,8 @@ class Session:
         """Run a statement and return the columns of its answer; ``read`` gives the rows."""
         self.connection.send(COMMAND.COM_QUERY, text.encode())
         columns = self._answered()
-        self._rows = RowPackets(self.connection, text_row(len(columns))) if columns else None
+        self._rows, self._cut = RowPackets(self.connection) if columns else None, text_row(len(columns))
+        self.as_text = True
         return columns
 
     def execute(self, prepared: Prepared) -> Sequence[ColumnPacket]:
@@ -156,7 +160,8 @@ class Session:
         # No cursor, and once.
         self.connection.send(COMMAND.COM_STMT_EXECUTE, struct.pack("<IBI", prepared.id, 0, 1))
         columns = self._answered()
-        self._rows = RowPackets(self.connection, binary_row(columns)) if columns else None
+        self._rows, self._cut = RowPackets(self.connection) if columns else None, binary_row(columns)
+        self.as_text = False
         return columns
 
     def _answered(self) -> Sequence[ColumnPacket]:
@@ -170,15 +175,20 @@ class Session:
 
     def read(self, most: int) -> Fields | None:
         """Return the next rows, about ``most`` bytes of them; None after the last."""
+        rows = RowFields(self._cut)
+        return rows.fields if self.gather(rows, most) else None
+
+    def gather(self, rows: Rows, most: int) -> bool:
+        """Give the next rows to ``rows``, about ``most`` bytes of them; False after the last."""
         if self._rows is None:
-            return None
-        fields = self._rows.read(most)
-        if fields is None and self._late():
+            return False
+        found = self._rows.read(rows, most)
+        if not found and self._late():
             # What the limit ended may have ended as if nothing had happened: SLEEP() on MySQL, for one.
             raise err.OperationalError(_INTERRUPTED, "the time limit has passed")
-        if fields is None and self._rows.warnings:
+        if not found and self._rows.warnings:
             self._check_warnings()
-        return fields
+        return found
 
     def _check_warnings(self) -> None:
         """Fail over what the server has cut off, of which it only warns; log the rest."""
@@ -222,7 +232,7 @@ class Session:
             give_up_at = time.monotonic() + _PATIENCE
             with suppress(err.Error):
                 while self._under_way() and time.monotonic() < give_up_at:
-                    self._rows.read(_DREGS)
+                    self._rows.read(RowFields(self._cut), _DREGS)
             over.set()
         with suppress(err.Error):
             self.connection.close()

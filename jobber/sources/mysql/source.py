@@ -21,6 +21,7 @@ from jobber.sources.base import Chunk, Query, RowStream, Shape
 from jobber.sources.mysql import statements, types
 from jobber.sources.mysql.charsets import Charsets
 from jobber.sources.mysql.failures import translate
+from jobber.sources.mysql.marking import MarkedRows, Marking
 from jobber.sources.mysql.planning import planned_rows
 from jobber.sources.mysql.session import Prepared, Session
 from jobber.sources.mysql.values import Values
@@ -215,6 +216,19 @@ class _EncodedRows:
         self._cancellation = cancellation
 
     def chunks(self) -> Iterator[Chunk]:
+        return self._marked() if self._values.plain and self._session.as_text else self._encoded()
+
+    def _marked(self) -> Iterator[Chunk]:
+        marking = Marking(self._values)
+        while True:
+            rows = MarkedRows(marking)
+            with self._session.guard(self._cancellation):
+                more = self._session.gather(rows, _CHUNK_BYTES)
+            if not more:
+                return
+            yield rows.chunk()
+
+    def _encoded(self) -> Iterator[Chunk]:
         while True:
             with self._session.guard(self._cancellation):
                 fields = self._session.read(_CHUNK_BYTES)

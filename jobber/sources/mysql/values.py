@@ -14,7 +14,8 @@ from jobber.sources.mysql.types import Field
 
 #: What a day that does not exist has: a zero in its month or day, no year, or a day that only long months have.
 _SUSPECT = (b"-00", b"0000-", b"-02-3", b"-02-29", b"-04-31", b"-06-31", b"-09-31", b"-11-31")
-_DAY = len("YYYY-MM-DD")
+#: Bytes of a moment that say its day.
+DAY = len("YYYY-MM-DD")
 _SHOWN = 100
 
 
@@ -32,6 +33,8 @@ class Values:
         self._zero_dates = zero_dates
         self._dated = [i for i, column in enumerate(self.columns) if column.kind in {Kind.DATE, Kind.TIMESTAMP}]
         self._formed = [(i, field) for i, field in enumerate(fields) if field.form is not None]
+        #: Whether what the text protocol sends is the text of every column already.
+        self.plain = all(field.form is None for field in fields)
         self._free = [i for i, field in enumerate(fields) if field.free]
         self._decoders = [_decoder(field) for field in fields]
 
@@ -55,10 +58,10 @@ class Values:
             for i in self._free:
                 flat[i::width] = [_escaped(value) for value in flat[i::width]]
             data = _joined(flat, width)
-        if self._free and not _is_text(data):
+        if self._free and not is_text(data):
             for i in self._free:
                 for value in flat[i::width]:
-                    if not _is_text(value):
+                    if not is_text(value):
                         raise _unfit(self.columns[i], value, "it is not text in UTF-8")
         return Chunk(data, rows)
 
@@ -77,7 +80,7 @@ class Values:
                 else:
                     columns.append(list(map(decode, values)))
             except UnicodeDecodeError:
-                wrong = next(value for value in values if not _is_text(value))
+                wrong = next(value for value in values if not is_text(value))
                 raise _unfit(self.columns[i], wrong, "it is not text in UTF-8") from None
         return list(zip(*columns, strict=True))
 
@@ -101,13 +104,14 @@ class Values:
             values = flat[i::width]
             together = b"\n".join(values)
             if any(suspect in together for suspect in _SUSPECT):
-                checked = [value if value is NULL else self._day(value, self.columns[i]) for value in values]
+                checked = [value if value is NULL else self.day(value, self.columns[i]) for value in values]
                 made += sum(value is NULL for value in checked) - sum(value is NULL for value in values)
                 flat[i::width] = checked
         return made
 
-    def _day(self, value: bytes, column: Column) -> bytes:
-        day = value[:_DAY].decode("ascii", "replace")
+    def day(self, value: bytes, column: Column) -> bytes:
+        """Return a date or timestamp, or ``NULL`` for one with zeros. Raises ValueNotRepresentable."""
+        day = value[:DAY].decode("ascii", "replace")
         if b"00" in (value[5:7], value[8:10]):
             if self._zero_dates == "null":
                 return NULL
@@ -146,7 +150,10 @@ def _escaped(value: bytes) -> bytes:
     return value.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
 
 
-def _is_text(value: bytes) -> bool:
+def is_text(value: bytes) -> bool:
+    """Tell whether bytes are UTF-8."""
+    if value.isascii():
+        return True
     try:
         value.decode()
     except UnicodeDecodeError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import psycopg
 from psycopg.pq import DiagnosticField
-from psycopg.pq.abc import PGresult
 
 from jobber.errors import AttemptError, QueryFailed, SourceOverloaded, SourceUnavailable, TimedOut
 from jobber.sources.base import SLOW_CONNECT, TOO_MANY
@@ -32,13 +32,13 @@ class ServerError(Exception):
     """Raised inside this package for an error that the server reported.
 
     Parameters:
-        result: the error as libpq holds it.
+        fields: gives the error's fields by their codes.
         sql: the text that was sent; the server's position counts its characters.
     """
 
-    def __init__(self, result: PGresult, sql: str = "") -> None:
+    def __init__(self, fields: Callable[[DiagnosticField], bytes | None], sql: str = "") -> None:
         def field(which: DiagnosticField) -> str:
-            return (result.error_field(which) or b"").decode("utf-8", "replace")
+            return (fields(which) or b"").decode("utf-8", "replace")
 
         self.sqlstate = field(DiagnosticField.SQLSTATE)
         self.primary = field(DiagnosticField.MESSAGE_PRIMARY) or "the server gave no reason"

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import psycopg
 from psycopg import Connection
 from psycopg.abc import Transformer
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from jobber.cancellation import Cancellation
 from jobber.columns import Row
 from jobber.sources.base import DAWDLING
+from jobber.sources.notices import Notices
 from jobber.sources.postgresql.failures import ServerError, translate
+from jobber.sources.postgresql.wire import CHUNK_BYTES, CopyOut, Description
 
-#: Bytes of COPY text that travel together. Larger chunks are no faster (measured), and cost memory.
-CHUNK_BYTES = 256 * 1024
 #: Rows of a decoded batch: 500 are 15 % slower, 5,000 hold three times the memory for nothing.
 BATCH_ROWS = 2000
 #: Seconds: how long a wait goes without a look at the cancellation, and between two cancel requests.
@@ -34,19 +34,33 @@ _GLANCE, _REQUEST_AGAIN = 0.025, 0.2
 _PATIENCE = 1.5
 #: libpq waits for nothing here; ``Session`` does.
 _ASYNC = 1
+#: A rollback takes every SET back, but not an advisory lock of the session.
+_END = "ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all()"
 
 
 class Session:
-    """A connection with a transaction on it. One thread uses it; only the cancellation comes from others."""
+    """A connection with a transaction on it. One thread uses it; only the cancellation comes from others.
 
-    def __init__(self, connection: Connection[object], source: str) -> None:
+    Parameters:
+        connection: in autocommit mode.
+        source: name of the database.
+        plain: whether the socket carries the protocol as it is, so that it can be spoken past libpq.
+    """
+
+    def __init__(self, connection: Connection[object], source: str, *, plain: bool) -> None:
         self.connection = connection
         self._pgconn = connection.pgconn
         self._source = source
+        self.plain = plain
+        self._notices = Notices(source)
+        connection.add_notice_handler(
+            lambda said: self._notices.say(said.severity_nonlocalized or "", said.message_primary or "")
+        )
         self._poll = select.poll()
         self._poll.register(self._pgconn.socket, select.POLLIN)
         self._interrupted = False
-        self._copying = False
+        self._copying = False  # by means of libpq
+        self._copy_out: CopyOut | None = None  # past it, the last one if nothing was begun since
         self._given_up = False
         self._give_up_at: float | None = None  # if it has not answered by then
         self._end_by: float | None = None  # for a query that it was asked to cancel
@@ -79,6 +93,7 @@ class Session:
 
     def script(self, text: str) -> None:
         """Run statements of jobber's own, without arguments, in one round trip."""
+        self._copy_out = None
         self._pgconn.send_query(text.encode())
         self._finish(text)
 
@@ -136,17 +151,42 @@ class Session:
         return batch
 
     def start_copy(self, text: str) -> None:
-        """Run a ``COPY … TO STDOUT``; ``copy_chunk`` gives its rows."""
+        """Run a ``COPY … TO STDOUT``; ``copy_chunk`` gives its rows. The transaction is over if that is refused."""
+        if self.plain:
+            self._copy_out = CopyOut(self._pgconn.socket, self._wait, self._notice)
+            self._copy_out.start(text, _END)
+            return
         # Not the simple protocol: that would take several statements.
         self._pgconn.send_query_params(text.encode(), None)
         result = self._result()
         if result is None or result.status != ExecStatus.COPY_OUT:
-            self._finish(text, result)
+            try:
+                self._finish(text, result)
+            except ServerError:
+                self.script(_END)
+                raise
             raise psycopg.OperationalError("the server did not begin the COPY")
         self._copying = True
 
+    def send_copy_ahead(self, begin: str, statement: str, text: str) -> bool:
+        """Begin a transaction, and ask for the description of a statement and for the rows of a COPY at once.
+
+        Returns when the transaction has begun; False, and nothing is sent, where libpq must carry it. ``copy_taken``
+        follows.
+        """
+        if self.plain:
+            self._copy_out = CopyOut(self._pgconn.socket, self._wait, self._notice)
+            self._copy_out.send_ahead(begin, statement, text, _END)
+        return self.plain
+
+    def copy_taken(self, expected: Description) -> bool:
+        """Say whether the statement is described as expected; ``copy_chunk`` gives the rows then."""
+        return self._copy_out is not None and self._copy_out.taken(expected)
+
     def copy_chunk(self) -> tuple[bytes, int]:
         """Return the next rows and their number; nothing after the last."""
+        if self._copy_out is not None:
+            return self._copy_out.chunk()
         get, take_part = self._pgconn.get_copy_data, (parts := []).append  # type: ignore[var-annotated]
         size, began = 0, time.monotonic()
         while self._copying and size < CHUNK_BYTES:
@@ -165,22 +205,38 @@ class Session:
 
     def end_copy(self) -> int:
         """Read how the COPY ended and return the number of rows that the server counted."""
+        if self._copy_out is not None:
+            return self._copy_out.end()
         return self._finish("").command_tuples or 0
+
+    def _notice(self, fields: Callable[[int], bytes | None]) -> None:
+        severity, text = (
+            (fields(which) or b"").decode("utf-8", "replace")
+            for which in (DiagnosticField.SEVERITY_NONLOCALIZED, DiagnosticField.MESSAGE_PRIMARY)
+        )
+        self._notices.say(severity, text)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
     def rest(self) -> bool:
         """End the transaction; False if the connection cannot serve another job and must be closed."""
-        if self._interrupted or self._pgconn.transaction_status not in {
-            TransactionStatus.INTRANS,
-            TransactionStatus.INERROR,
-            TransactionStatus.IDLE,
-        }:
+        if not self._interrupted and self._copy_out is not None and self._copy_out.over:
+            self.idle_since = time.monotonic()
+            return self._copy_out.is_clean
+        if (
+            self._interrupted
+            or self._copy_out is not None
+            or self._pgconn.transaction_status
+            not in {
+                TransactionStatus.INTRANS,
+                TransactionStatus.INERROR,
+                TransactionStatus.IDLE,
+            }
+        ):
             return False
         try:
-            # A rollback takes every SET back, but not an advisory lock of the session.
             with self.patience(_PATIENCE):
-                self.script("ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all()")
+                self.script(_END)
         except (psycopg.Error, ServerError):
             return False
         self.idle_since = time.monotonic()
@@ -189,7 +245,10 @@ class Session:
     def end(self) -> None:
         """Make sure that no query of this session runs on, and close it."""
         with suppress(psycopg.Error, ServerError):
-            if self._pgconn.transaction_status == TransactionStatus.ACTIVE and not self._given_up:
+            busy = self._pgconn.transaction_status == TransactionStatus.ACTIVE
+            if self._copy_out is not None:
+                busy = not self._copy_out.over
+            if busy and not self._given_up:
                 self._interrupted = True
                 # What is left must be read: a server that waits to send does not look at cancel requests.
                 self._drain()
@@ -198,6 +257,9 @@ class Session:
     def _drain(self) -> None:
         # The job may end long before its rows do: the time to get rid of them starts anew.
         self._give_up_at = self._end_by = None
+        if self._copy_out is not None:
+            self._copy_out.drain(self._pursue)
+            return
         while (result := self._result()) is not None:
             while result.status == ExecStatus.COPY_OUT:
                 length, _ = self._pgconn.get_copy_data(_ASYNC)
@@ -219,7 +281,7 @@ class Session:
             if failed is None and result.status == ExecStatus.FATAL_ERROR:
                 failed = result
         if failed is not None and failed.status == ExecStatus.FATAL_ERROR:
-            raise ServerError(failed, text)
+            raise ServerError(failed.error_field, text)
         if last is None:
             raise psycopg.OperationalError("the server sent no result")
         return last

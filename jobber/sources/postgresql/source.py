@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import Connection
@@ -19,11 +19,11 @@ from jobber.columns import Column, Row
 from jobber.config import DatabaseSettings
 from jobber.errors import QueryFailed, SourceUnavailable, TimedOut, ValueNotRepresentable
 from jobber.sources.base import Chunk, Query, RowStream, Shape
-from jobber.sources.notices import Notices
 from jobber.sources.pool import FREE_WITHIN, Pool
 from jobber.sources.postgresql import types
 from jobber.sources.postgresql.failures import NOT_FOR_COPY, ServerError, translate
 from jobber.sources.postgresql.session import Session, UndecodableResult
+from jobber.sources.postgresql.wire import Description
 from jobber.sqltext import Statement
 
 #: What the text of values depends on; for the transaction only, so that nothing leaks through a pooling proxy.
@@ -52,6 +52,15 @@ _LOST_CLIENT = {
 }
 #: The largest statement_timeout, milliseconds.
 _TIMEOUT_MAX = 2**31 - 1
+#: Statements whose descriptions are remembered.
+_KNOWN_MAX = 1000
+
+
+class _Known(NamedTuple):
+    """A statement as the server described it, and took it inside COPY."""
+
+    described: Description
+    columns: tuple[Column, ...]
 
 
 class PostgresqlSource:
@@ -65,6 +74,7 @@ class PostgresqlSource:
         self._connect_timeout = settings.connect_timeout
         self._pool = Pool(settings.name, self._connect, settings.connections, settings.connect_timeout)
         self._type_names: dict[int, str] = {}
+        self._known: dict[str, _Known] = {}  # by their texts
 
     def describe(self, statement: Statement) -> Sequence[Column]:
         """Prepare ``statement`` in the database and return its columns; it is not run."""
@@ -98,6 +108,12 @@ class PostgresqlSource:
     ) -> Iterator[RowStream]:
         """Run ``query`` in a read-only transaction and give its rows (see ``sources.base.Source``)."""
         values = types.parameters(query.statement.bind(query.args))
+        known = self._known.get(_numbered(query.statement))
+        if known is not None and Shape.ENCODED in accepts:
+            with self._ahead(query, known, values, timeout, cancellation) as rows:
+                if rows is not None:
+                    yield rows
+                    return
 
         # A pooling proxy may let a transaction wait for its turn.
         patience = self._connect_timeout if self._settings.server_side_cursors else 0
@@ -115,11 +131,13 @@ class PostgresqlSource:
                 encoded = Shape.ENCODED in accepts and self._start_copy(session, query, values, described)
             stream: RowStream
             if encoded:
+                if session.plain:
+                    self._remember(query.statement, described, found)
                 stream = _EncodedRows(session, found, cancellation, timeout)
             else:
                 with session.guard(cancellation, timeout):
                     if Shape.ENCODED in accepts:  # COPY refused it, which ended the transaction
-                        session.script("ROLLBACK; " + _begin(timeout))
+                        session.script(_begin(timeout))
                         session.prepare(text)
                     query.begins()
                     session.start_rows(values)
@@ -140,7 +158,8 @@ class PostgresqlSource:
         session = self._pool.acquire(nobody, begin, patience=FREE_WITHIN)
         try:
             with session.guard(nobody, timeout), session.patience(timeout + _GRACE):
-                inner = self._written_out(session, query, values, session.prepare(_numbered(query.statement)))
+                constants = self._constants(session, values, session.prepare(_numbered(query.statement)))
+                inner = query.statement.render(lambda i: constants[i])
                 ((plan,),) = session.select(f"EXPLAIN (FORMAT JSON) {inner}")
         finally:
             self._pool.release(session)
@@ -149,6 +168,64 @@ class PostgresqlSource:
     def close(self) -> None:
         """Close all connections; those in use close when their query ends."""
         self._pool.close()
+
+    @contextmanager
+    def _ahead(
+        self,
+        query: Query,
+        known: _Known,
+        values: Sequence[bytes | None],
+        timeout: float,
+        cancellation: Cancellation,
+    ) -> Iterator[RowStream | None]:
+        """Run a query whose description is known in one round trip; None if it must go the general way.
+
+        The server describes it again before its rows: those of a statement that has changed are not looked at.
+        """
+        statement = _numbered(query.statement)
+        sent = False
+
+        def begin(session: Session) -> None:
+            nonlocal sent
+            names = [self._type_names[oid] for oid in known.described.parameters]
+            copy = _copying(query, _literals(session, values, names))
+            with session.guard(cancellation, timeout), session.patience(self._connect_timeout):
+                query.begins()
+                sent = session.send_copy_ahead(_begin(timeout), _comment(query.label) + statement, copy)
+
+        session = self._pool.acquire(cancellation, begin)
+        try:
+            rows = None
+            if sent and self._is_taken(session, known, cancellation, timeout):
+                rows = _EncodedRows(session, known.columns, cancellation, timeout)
+            else:
+                self._known.pop(statement, None)
+            if rows is not None:
+                yield rows
+        finally:
+            self._pool.release(session)
+        if rows is None:
+            yield None
+
+    def _is_taken(self, session: Session, known: _Known, cancellation: Cancellation, timeout: float) -> bool:
+        with session.guard(cancellation, timeout):
+            try:
+                return session.copy_taken(known.described)
+            except ServerError as error:
+                if error.sqlstate in NOT_FOR_COPY:
+                    return False
+                raise
+
+    def _remember(self, statement: Statement, described: PGresult, columns: tuple[Column, ...]) -> None:
+        parameters = tuple(described.param_type(i) for i in range(described.nparams))
+        # Names of other types may change. Behind a proxy, less is taken for granted.
+        if self._settings.server_side_cursors and all(oid in self._type_names for oid in parameters):
+            fields = tuple(
+                (described.fname(i) or b"", described.ftype(i), described.fmod(i)) for i in range(described.nfields)
+            )
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[_numbered(statement)] = _Known(Description(parameters, fields), columns)
 
     def _columns(self, described: PGresult) -> tuple[Column, ...]:
         if not described.nfields:
@@ -161,21 +238,20 @@ class PostgresqlSource:
 
         ``described`` has proved the text to be one whole statement: nothing in it can close the parenthesis.
         """
-        inner = self._written_out(session, query, values, described)
+        copy = _copying(query, self._constants(session, values, described))
         query.begins()
         try:
-            session.start_copy(f"{_comment(query.label)}COPY ({inner}\n) TO STDOUT")
+            session.start_copy(copy)
         except ServerError as error:
             if error.sqlstate in NOT_FOR_COPY:
                 return False
             raise
         return True
 
-    def _written_out(self, session: Session, query: Query, values: Sequence[bytes | None], described: PGresult) -> str:
-        """Return the query with its arguments as constants, each of the type that the server wants there."""
+    def _constants(self, session: Session, values: Sequence[bytes | None], described: PGresult) -> list[str]:
+        """Return the arguments as constants, each of the type that the server wants there."""
         names = self._names(session, [described.param_type(i) for i in range(described.nparams)])
-        literals = [types.literal(*pair, session.connection) for pair in zip(values, names, strict=True)]
-        return query.statement.render(lambda i: literals[i])
+        return _literals(session, values, names)
 
     def _names(self, session: Session, oids: Sequence[int]) -> list[str]:
         """Return the types' names as they stand in a cast."""
@@ -199,13 +275,10 @@ class PostgresqlSource:
                 for name, value in _LOST_CLIENT.items():
                     with suppress(psycopg.Error):
                         connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", [name, value], prepare=False)
+            plain = _is_plain(connection)
         except psycopg.Error as error:
             raise translate(error, self.name) from error
-        notices = Notices(self.name)
-        connection.add_notice_handler(
-            lambda said: notices.say(said.severity_nonlocalized or "", said.message_primary or "")
-        )
-        return Session(connection, self.name)
+        return Session(connection, self.name, plain=plain)
 
 
 class _EncodedRows:
@@ -277,6 +350,19 @@ class _DecodedRows:
         return ValueNotRepresentable("a value of the result cannot be decoded")
 
 
+def _is_plain(connection: Connection[Any]) -> bool:
+    """Whether nothing lies between libpq and the socket: neither TLS nor GSSAPI encryption."""
+    if connection.pgconn.ssl_in_use:
+        return False
+    if any(option.keyword == b"gssencmode" and option.val != b"disable" for option in connection.pgconn.info):
+        try:
+            found = connection.execute("SELECT encrypted FROM pg_catalog.pg_stat_gssapi WHERE pid = pg_backend_pid()")
+            return found.fetchall() == [(False,)]
+        except psycopg.Error:  # it cannot tell
+            return False
+    return True
+
+
 def _begin(timeout: float) -> str:
     settings = dict(_SESSION)
     if timeout:
@@ -288,6 +374,16 @@ def _begin(timeout: float) -> str:
 
 def _numbered(statement: Statement) -> str:
     return statement.render(lambda i: f"${i + 1}")
+
+
+def _literals(session: Session, values: Sequence[bytes | None], names: Sequence[str]) -> list[str]:
+    return [types.literal(*pair, session.connection) for pair in zip(values, names, strict=True)]
+
+
+def _copying(query: Query, constants: Sequence[str]) -> str:
+    """Return the statement that copies the rows of a query with its arguments written out."""
+    inner = query.statement.render(lambda i: constants[i])
+    return f"{_comment(query.label)}COPY ({inner}\n) TO STDOUT"
 
 
 def _comment(label: str) -> str:
