@@ -272,14 +272,21 @@ def group_state(counts: Mapping[JobState, int]) -> JobState:
     )
 
 
+#: The same in a fraction of the time, where no number has a fraction.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def encode_args(args: Args) -> str:
     """Return args as JSON text that keeps every digit of every number."""
-    return simplejson.dumps(args, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return _encode(args)
+    except TypeError:  # of a Decimal
+        return simplejson.dumps(args, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def fingerprint(task: str, version: str, args: Args) -> int:
     """Return 64 bits, signed, that are the same for the same task, SQL and args; names come in any order."""
-    ordered = dict(sorted(args.items())) if isinstance(args, dict) else args
+    ordered = dict(sorted(args.items())) if isinstance(args, dict) and len(args) > 1 else args
     digest = hashlib.sha256("\0".join((task, version, encode_args(ordered))).encode(errors="replace")).digest()
     return int.from_bytes(digest[:8], signed=True)
 

@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import psutil
@@ -32,49 +31,27 @@ from jobber.errors import (
     TimedOut,
 )
 from jobber.expecting import Attempt, Expectations
+from jobber.held import Done, Held, Strangers
 from jobber.joblog import JobLog
-from jobber.jobs import Job, Micros, running
+from jobber.jobs import Job, running
 from jobber.queueing import Queueing
+from jobber.relay import Relay, Seat, Served
 from jobber.replicas import Replicas
 from jobber.results.base import Published, ResultsBackend
 from jobber.sources.base import Source
-from jobber.store import Progress, Store
+from jobber.store import Store, Success
 from jobber.tasks import Task, TaskSet
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two beats while jobs run: progress, and cancels that the broadcast lost, travel with them.
 _BEAT = 1.0
-#: Seconds for which a claim may be on its way; what the store says we hold and we do not is given back after them.
-_STRANGE = 20.0
 #: Errors of the program itself, in a row, after which the end of an attempt is not tried again.
 _SURPRISES = 5
 #: Seconds that cancelled queries get to go away when the worker stops.
 _LAST_GASP = 5.0
 #: The delay before a retry is doubled so often at most.
 _DOUBLINGS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """An attempt that this process runs, claimed under the worker ID that it had then."""
-
-    worker: int
-    token: Cancellation
-    attempt: Attempt
-    log: JobLog
-
-    @property
-    def progress(self) -> execution.Progress:
-        """How far it is."""
-        return self.attempt.progress
-
-    @property
-    def snapshot_at(self) -> Micros:
-        """When its query began to read, by the state database's clock, rather too early than too late."""
-        began = self.progress.began
-        since = (self.progress.query_at or began) - began
-        return (self.attempt.job.started_at or 0) + int(since * 1_000_000)
 
 
 class Worker:
@@ -111,13 +88,16 @@ class Worker:
         self._replicas = Replicas(sources.keys())
         self._results = results
         self._expectations = Expectations(store, sources)
+        self._relay = Relay(store, served=self._served, wake=queueing.wake)
         self._process = psutil.Process()
         joblog.install()
         self._lock = threading.Lock()
-        self._held: dict[tuple[int, int], _Held] = {}  # by run and attempt
+        self._held: dict[tuple[int, int], Held] = {}  # by run and attempt
         self._busy = 0  # threads that claim or run
         self._missed = False  # a wake-up came while all slots were busy
-        self._strange: dict[tuple[int, int], float] = {}  # what the store says we hold and we do not, and since when
+        self._strangers = Strangers()
+        #: Called when a slot has become free.
+        self.freed: Callable[[], None] = lambda: None
         self._idle = threading.Event()
         self._idle.set()
         self._over = threading.Event()
@@ -129,24 +109,28 @@ class Worker:
 
     # -- the main path ------------------------------------------------------------------------------------------------
 
-    def work(self) -> None:
+    def work(self, taken: Callable[[], None] = lambda: None) -> bool:
         """Claim and run jobs until there is none left for this worker; what a wake-up does.
 
-        Does nothing while all slots are busy: whoever finishes claims again anyway.
+        Does nothing, and returns False, while all slots are busy: whoever finishes claims again anyway. Calls
+        ``taken`` once it has a slot.
         """
         with self._lock:
             if self._draining:
-                return
+                return False
             if self._busy >= self.slots:
                 # One of those who are busy may have seen just now that nothing is left; it looks again.
                 self._missed = True
-                return
+                return False
             self._busy += 1
             self._idle.clear()
-        again = True
+        again, told = True, False
         while again:
             again = self._missed = False
             try:
+                if not told:
+                    taken()
+                    told = True
                 self._work()
                 again = True
             finally:
@@ -157,59 +141,81 @@ class Worker:
                         self._busy -= 1
                         if not self._busy:
                             self._idle.set()
+                if not again:
+                    self.freed()
+        return True
 
     def _work(self) -> None:
-        first = True
-        while not self._draining:
-            tasks = self._tasks()
+        first, done = True, None
+        while done is not None or not self._draining:
             try:
-                worker = self._identity()
-            except (StateUnavailable, Draining) as error:
-                log.warning("cannot register: %s", error)
-                return
-            try:
-                claim = self._store.claim(
-                    worker, queues=self._queues(), tasks=tasks.keys(), databases=self._sources.keys(), limit=1
-                )
-            except StateUnavailable as error:
-                log.warning("cannot claim: %s", error)
-                return
-            except Fenced:
-                self._forget(worker)
-                continue
-            if first:
+                seat = self._relay.take(done and done.success)
+                if done is not None and not seat.stands:
+                    self._settle(done.success.job, partial(self._store.succeed, **done.success._asdict()))
+            finally:
+                if done is not None:
+                    self._let_go(done.held)
+            if first and seat.claimed:
                 # Two for one: idle slots are reached in as many steps as their number has bits.
-                for queue in claim.more:
+                for queue in seat.more:
                     self._queueing.wake(queue, 2)
                 first = False
-            if not claim.jobs:
+            if seat.job is not None and seat.task is not None:
+                done = self._run(seat.job, seat.task, seat.worker)
+            elif seat.claimed or (done is None and self._is_refused(seat)):
                 return
-            for job in claim.jobs:
-                self._run(job, tasks[job.task], worker)
+            else:
+                done = None
 
-    def _run(self, job: Job, task: Task, worker: int) -> None:
+    def _is_refused(self, seat: Seat) -> bool:
+        """Whether it is of no use to ask for a job again at once."""
+        if isinstance(seat.error, Fenced):
+            self._forget(seat.worker)
+        elif isinstance(seat.error, (StateUnavailable, Draining)):
+            log.warning("cannot claim: %s", seat.error)
+            return True
+        elif seat.error is not None:
+            raise seat.error
+        return False
+
+    def _served(self) -> Served | None:
+        """Return what this worker can run now; None once it claims nothing more."""
+        if self._draining:
+            return None
+        return Served(self._identity(), self._queues(), self._tasks(), list(self._sources))
+
+    def _run(self, job: Job, task: Task, worker: int) -> Done | None:
+        """Run an attempt; return its success, which is to be written down, unless it ended otherwise."""
         job = running(job, task.version)
-        held = _Held(worker, Cancellation(), Attempt(job, task, execution.Progress()), JobLog(job))
+        held = Held(worker, Cancellation(), Attempt(job, task, execution.Progress()), JobLog(job))
         with self._lock:
             self._held[job.run, job.attempt] = held
             if self._interrupted:
                 held.token.pull(Interrupted("the worker is stopping"))
         if worker != self._id:  # since it claimed: whoever forgot the ID may not have seen this attempt yet
             held.token.pull(Interrupted("this worker was declared lost"))
+        success = None
         try:
-            self._attempt(job, task, held)
+            success = self._attempt(job, task, held)
         finally:
-            with self._lock:
-                del self._held[job.run, job.attempt]
+            if success is None:
+                self._let_go(held)
+        return success and Done(held, success)
 
-    def _attempt(self, job: Job, task: Task, held: _Held) -> None:
+    def _let_go(self, held: Held) -> None:
+        job = held.attempt.job
+        with self._lock:
+            del self._held[job.run, job.attempt]
+        self._queueing.ended(job.job_id)
+
+    def _attempt(self, job: Job, task: Task, held: Held) -> Success | None:
         if self._pass_over(job):
-            return
+            return None
         try:
             published = self._unheard(job)
             if published is not None:
                 self._settle(job, partial(self._heard, job, published))
-                return
+                return None
             outcome = self._execute(job, task, held)
         except AttemptError as error:
             log.info("job %s attempt %d: %s: %s", job.job_id, job.attempt, error.code, error)
@@ -221,8 +227,8 @@ class Worker:
             broken = AttemptError(f"internal error ({type(error).__name__}); the worker's log has the details")
             self._settle(job, partial(self._failed, job, task, held, broken))
         else:
-            succeed = partial(self._store.succeed, job, rows=outcome.rows, columns=outcome.columns)
-            self._settle(job, partial(succeed, snapshot_at=held.snapshot_at, size=held.progress.bytes))
+            return Success(job, outcome.rows, outcome.columns, held.snapshot_at, held.progress.bytes)
+        return None
 
     def _unheard(self, job: Job) -> Published | None:
         """Return what the attempt before has published, if its results database did not say so then."""
@@ -235,7 +241,7 @@ class Worker:
         began = next((past.started_at for past in self._store.attempts(job) if past.number == job.attempt - 1), None)
         return self._store.succeed(job, rows=published.rows, columns=published.columns, snapshot_at=began)
 
-    def _execute(self, job: Job, task: Task, held: _Held) -> execution.Outcome:
+    def _execute(self, job: Job, task: Task, held: Held) -> execution.Outcome:
         """Run the query; what its thread logs meanwhile stays with the job."""
         try:
             with held.log.collecting():
@@ -269,7 +275,7 @@ class Worker:
         self._settle(job, partial(self._store.reroute, job, other, error=why, code=SourceUnavailable.code))
         return True
 
-    def _failed(self, job: Job, task: Task, held: _Held, error: AttemptError) -> frozenset[str]:
+    def _failed(self, job: Job, task: Task, held: Held, error: AttemptError) -> frozenset[str]:
         """Write down how a failed attempt ended, by the class of its error."""
         if isinstance(error, Cancelled):
             return self._store.cancelled(job)
@@ -358,7 +364,7 @@ class Worker:
                 # Not all of its jobs may have been taken from it yet: those go back to their queues.
                 held.token.pull(Interrupted("this worker was declared lost"))
 
-    def _all_held(self) -> list[_Held]:
+    def _all_held(self) -> list[Held]:
         with self._lock:
             return list(self._held.values())
 
@@ -388,9 +394,7 @@ class Worker:
         """Make one heartbeat; False if this worker was declared dead."""
         worker = self._identity()
         with self._lock:
-            moved = {run: held.progress for (run, _), held in self._held.items()}
-        told = ("phase", "rows", "bytes", "total", "total_basis")
-        progress = {run: Progress(**{name: getattr(at, name) for name in told}) for run, at in moved.items()}
+            progress = {run: held.told() for (run, _), held in self._held.items()}
         memory = self._process.memory_info().rss
         try:
             pulse = self._store.heartbeat(worker, progress, lease=self.settings.app.lease, memory=memory)
@@ -404,12 +408,8 @@ class Worker:
 
     def _give_back(self, worker: int, held: Collection[tuple[int, int]]) -> None:
         """Send jobs back that the store says this worker holds, and it does not know: claims whose answer was lost."""
-        now = time.monotonic()
         with self._lock:
-            unknown = [key for key in held if key not in self._held]
-        # Not at once: a claim may have committed, and its thread not have got that far.
-        self._strange = {key: self._strange.get(key, now) for key in unknown}
-        lost = [key for key, since in self._strange.items() if now - since >= _STRANGE]
+            lost = self._strangers.lost(key for key in held if key not in self._held)
         if lost:
             log.warning(
                 "%d jobs were claimed by this worker without its knowledge; they go back to their queues", len(lost)

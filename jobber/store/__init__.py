@@ -15,11 +15,12 @@ from jobber.store import migrations
 from jobber.store.attempts import AttemptBook
 from jobber.store.batches import Batches
 from jobber.store.changing import ChangeBook
-from jobber.store.claim import Claim, Claimer
+from jobber.store.claim import Apart, Claim, Claimer
 from jobber.store.database import Database
 from jobber.store.ending import EndBook
 from jobber.store.events import EventBook
 from jobber.store.figures import FigureBook
+from jobber.store.finishing import Finished, Success
 from jobber.store.gates import UNLIMITED, Gate, GateBook, GateKind, Hold, Limits
 from jobber.store.grouping import GroupBook
 from jobber.store.groups import CancelledGroup, Groups
@@ -34,6 +35,7 @@ from jobber.store.reading import Due, Reader
 from jobber.store.receipts import Answered, Receipt, ReceiptBook
 from jobber.store.runs import catch_up
 from jobber.store.schedules import ScheduleBook
+from jobber.store.singles import Singles, is_plain
 from jobber.store.statistics import Statistician
 from jobber.store.submission import Submitter
 from jobber.store.surveying import open_queues
@@ -46,10 +48,12 @@ from jobber.store.workers import Progress, Pulse, Roster
 __all__ = [
     "UNLIMITED",
     "Answered",
+    "Apart",
     "CancelledGroup",
     "Changed",
     "Claim",
     "Due",
+    "Finished",
     "Gate",
     "GateKind",
     "Hold",
@@ -58,6 +62,7 @@ __all__ = [
     "Pulse",
     "Receipt",
     "Store",
+    "Success",
 ]
 
 
@@ -84,10 +89,10 @@ class Store:
         self._reader = Reader(self._database, self._gates)
         book = GroupBook(self._database)
         parents = ParentBook(self._database)
-        ends = EndBook(self._database, parents, book)
         self._attempts = AttemptBook(self._database)
         self.events = EventBook(self._database, self._attempts)
-        self._groups = Groups(self._database, lanes=lanes, ends=ends, events=self.events)
+        ends = EndBook(self._database, parents, book, self.events)
+        self._groups = Groups(self._database, lanes=lanes, ends=ends)
         self.receipts = ReceiptBook(self._database)
         self._submitter = Submitter(
             self._database,
@@ -99,6 +104,7 @@ class Store:
             gates=self._gates,
             receipts=self.receipts,
         )
+        self._singles = Singles(self._database, submitter=self._submitter, reader=self._reader, lanes=lanes)
         self.batches = Batches(
             self._database, submitter=self._submitter, parents=parents, lanes=lanes, receipts=self.receipts
         )
@@ -114,14 +120,13 @@ class Store:
             ends=ends,
             groups=book,
             attempts=self._attempts,
-            events=self.events,
             reader=self._reader,
         )
         self.pauses = Pauses(self._database, lanes=lanes, reader=self._reader, events=self.events)
         self._roster = Roster(self._database)
         self.lists = Lister(self._database)
         self.statistics = Statistician(self._database)
-        self.changes = ChangeBook(self._database, lanes=lanes, ends=ends, events=self.events)
+        self.changes = ChangeBook(self._database, lanes=lanes, ends=ends)
         self._upkeep = Upkeep(self._database, lanes)
 
     def migrate(self) -> None:
@@ -152,6 +157,8 @@ class Store:
 
         Raises JobIsLive (with the live job), InvalidRequest, BacklogFull; with a receipt Answered, IdempotencyConflict.
         """
+        if len(jobs) == 1 and receipt is None and is_plain(jobs[0]):
+            return [self._singles.submit(jobs[0])]
         return self._submitter.submit(jobs, receipt=receipt)
 
     def get(self, job_id: str) -> Job:
@@ -259,7 +266,7 @@ class Store:
     def refill(self) -> frozenset[str]:
         """Note the databases that had their share of starts and take another; return the queues that wait for one."""
         filled = self._throttle.refilled()
-        return self._open_behind([Gate(GateKind.DATABASE, db) for db in filled]) if filled else frozenset()
+        return self.open_behind([Gate(GateKind.DATABASE, db) for db in filled])
 
     def pause(self, gate: Gate, reason: str) -> None:
         """Let nothing start behind a gate; what runs goes on."""
@@ -268,10 +275,12 @@ class Store:
     def resume(self, gate: Gate) -> frozenset[str]:
         """Let jobs start behind a gate again."""
         self._gates.resume(gate)
-        return self._open_behind([gate])
+        return self.open_behind([gate])
 
-    def _open_behind(self, gates: Collection[Gate]) -> frozenset[str]:
+    def open_behind(self, gates: Collection[Gate]) -> frozenset[str]:
         """Return the queues with a job behind one of these gates that could run now."""
+        if not gates:
+            return frozenset()
         return self._database.read(
             lambda connection: open_queues(self._database, connection, self._gates.current(connection), gates)
         )
@@ -328,7 +337,30 @@ class Store:
             snapshot_at: when its query began to read; the start of the attempt where nobody can tell.
             size: bytes of its rows; as many as the last heartbeat told where nobody knows better.
         """
-        return self._transitions.succeed(job, rows=rows, columns=columns, snapshot_at=snapshot_at, size=size)
+        return self._transitions.succeed(Success(job, rows, columns, snapshot_at, size))
+
+    def finish(self, ends: Sequence[Success]) -> Finished:
+        """End attempts with published results, unless somebody else holds them right now.
+
+        ``succeed`` says what became of the others, ``open_behind`` who waits for room.
+        """
+        return self._transitions.finish(ends)
+
+    def finish_and_claim(
+        self,
+        worker: int,
+        ends: Sequence[Success],
+        *,
+        queues: Sequence[str],
+        tasks: Collection[str],
+        databases: Collection[str],
+        limit: int,
+    ) -> Claim:
+        """Do as ``finish`` and ``claim`` in one transaction, which waits for no job; ``open_behind`` tells of queues.
+
+        Raises Fenced; Apart where that cannot be: ``finish`` and ``claim`` then are to be called one after the other.
+        """
+        return self._claimer.claim(worker, queues=queues, tasks=tasks, databases=databases, limit=limit, ends=ends)
 
     def fail(self, job: Job, *, error: str, code: str) -> frozenset[str]:
         """End an attempt, and the job, with an error. Raises Fenced."""

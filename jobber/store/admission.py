@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, bindparam, delete, func, select, update
 
-from jobber.errors import BacklogFull
+from jobber.errors import BacklogFull, InvalidRequest
 from jobber.jobs import JobState, Micros, NewJob
 from jobber.store.database import Database
 from jobber.store.gates import Gate, GateBook, GateKind
@@ -76,6 +76,16 @@ class Backlog:
         """Take room for as many new jobs as there is, the first ones; return what the others lack, by their IDs."""
         return self._take(connection, new, begun, whole=False)
 
+    def uncapped(self, new: Sequence[NewJob]) -> int | None:
+        """Return the version of the gates by which any number of these jobs may wait; None if they are to be counted.
+
+        It is the newest that this process knows: whoever relies on it makes sure that it still holds.
+        """
+        gates = self._gates.newest
+        if gates.states and any(gates.pending_limit(gate) for job in new for gate in _gates_of(job)):
+            return None
+        return gates.version
+
     def _take(self, connection: Connection, new: Sequence[NewJob], begun: Begun, *, whole: bool) -> dict[str, Full]:
         gates = self._gates.at(connection, begun.gates)
         if not gates.states:
@@ -132,13 +142,14 @@ class Backlog:
         connection.execute(_NOTE, {**key, "of_cap": limit, "left": free - taken, "instant": now})
         return taken
 
-    def refusal(self, connection: Connection, full: Full) -> BacklogFull:
+    def refusal(self, connection: Connection, full: Full) -> BacklogFull | InvalidRequest:
         """Return the error for a cap that leaves no room, with the seconds after which there should be some."""
         kind, name = full.gate.kind.value, full.gate.name
+        if not full.over:
+            many = f"these are more jobs than may wait for {kind} {name} ({full.limit})"
+            return InvalidRequest(f"{many}: there will never be room for all of them")
         retry_after = self._retry_after(connection, full)
         what = f"{kind} {name} has as many waiting jobs as it may have ({full.limit})"
-        if not full.over:
-            what = f"these are more jobs than may wait for {kind} {name} ({full.limit})"
         return BacklogFull(
             f"{what}; try again in {retry_after} s", retry_after=retry_after, **{kind: name, "limit": full.limit}
         )
@@ -162,7 +173,7 @@ class Backlog:
         if not count:
             return _UNKNOWN
         seconds_each: float = (at - oldest) / 1_000_000 / count
-        return min(_MOST, max(_LEAST, math.ceil(seconds_each * max(full.over, 1))))
+        return min(_MOST, max(_LEAST, math.ceil(seconds_each * full.over)))
 
     def prune(self, limit: int) -> None:
         """Drop rows that nobody used for a day, at most ``limit``; they come back where they are needed."""

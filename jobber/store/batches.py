@@ -64,7 +64,8 @@ class Batches:
 
         Raises:
             Answered, IdempotencyConflict: as ``ReceiptBook.claim``.
-            StateUnavailable: the state database cannot be reached; nothing was added.
+            StateUnavailable: the state database cannot be reached; nothing was added, unless it went away while it
+                committed the first thousand.
         """
         batch = _Batch(new, lost)
         chunks = [batch.order] if receipt else [*parts(batch.order)]

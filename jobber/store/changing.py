@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select
 
-from jobber.jobs import Job, JobState
+from jobber.jobs import Job
 from jobber.store.database import Database
-from jobber.store.ending import CANCELLED_BY_REQUEST, EndBook
-from jobber.store.events import EventBook
+from jobber.store.ending import CANCELLING, EndBook
 from jobber.store.lanes import LaneBook, Woken
 from jobber.store.reading import live_jobs, select_live
 from jobber.store.records import job_of
@@ -35,31 +34,28 @@ class CancelledMany:
 class ChangeBook:
     """Changes many jobs."""
 
-    def __init__(self, database: Database, *, lanes: LaneBook, ends: EndBook, events: EventBook) -> None:
+    def __init__(self, database: Database, *, lanes: LaneBook, ends: EndBook) -> None:
         self._database = database
         self._lanes = lanes
         self._ends = ends
-        self._events = events
 
     def cancel(self, runs: Collection[int]) -> CancelledMany:
         """Cancel live runs, a thousand at most, in one transaction: waiting ones at once, running ones are asked."""
         engine = self._database.engine
-        names = "run", "state", "attempt", "group_run", "cancel_requested", "callback_url"
-        # In one order, as all who lock several jobs: never in a circle.
-        wanted = select(*(jobs.c[name] for name in names)).where(engine.among(jobs.c.run, "runs")).order_by(jobs.c.run)
-        ask = update(jobs).where(engine.among(jobs.c.run, "runs")).values(cancel_requested=True)
+        # In one order, as all who lock several jobs: never in a circle. To find few of few, MySQL would walk through
+        # all, and lock them.
+        wanted = (
+            select(*(jobs.c[name] for name in CANCELLING))
+            .with_hint(jobs, "FORCE INDEX (PRIMARY)", "mysql")
+            .where(engine.among(jobs.c.run, "runs"))
+            .order_by(jobs.c.run)
+            .with_for_update()
+        )
 
         def work(connection: Connection) -> CancelledMany:
             woken = Woken()
-            rows = connection.execute(wanted.with_for_update(), {"runs": engine.many(runs)}).all()
-            started = [row for row in rows if row.state == JobState.STARTED.value]
-            if new := [row.run for row in started if not row.cancel_requested]:
-                connection.execute(ask, {"runs": engine.many(new)})
-                self._events.note(connection, new, "cancel_requested")
-            waiting = [row for row in rows if row.state != JobState.STARTED.value]
-            quiet = not any(row.callback_url for row in waiting)
-            ended = [(row.run, row.group_run) for row in waiting]
-            self._ends.end(connection, ended, CANCELLED_BY_REQUEST, woken, quiet=quiet)
+            rows = connection.execute(wanted, {"runs": engine.many(runs)}).all()
+            started = self._ends.cancel(connection, rows, woken)
             self._lanes.wake(connection, woken)
             asked = tuple((row.run, row.attempt) for row in started)
             return CancelledMany(frozenset(row.run for row in rows), asked, frozenset(woken.queues))

@@ -13,17 +13,20 @@ import threading
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from jobber.jobs import Job
-from jobber.store.database import Database, TryAgain
-from jobber.store.gates import GateBook
-from jobber.store.rates import spent
+from jobber.store.database import ATTEMPTS, Database, TryAgain
+from jobber.store.exchange import Request
+from jobber.store.failures import Contended, translated
+from jobber.store.finishing import Finisher, Success
+from jobber.store.gates import Gate, GateBook, Gates
 from jobber.store.records import job_of
 from jobber.store.schema import EMPTY
 from jobber.store.starting import Decision, Starter
-from jobber.store.surveying import Lane, Ready, Survey, read, surveys
+from jobber.store.surveying import Lane, Look, Ready, Survey, read
 from jobber.store.turns import Place
 
 
@@ -34,10 +37,72 @@ class Claim:
     Parameters:
         jobs: now STARTED, in the order in which they were chosen.
         more: served queues in which more could run right now: their wake-up should be passed on.
+        ended: (run, attempt) of what ended in the same transaction.
+        freed: gates with a limit that those counted against.
     """
 
     jobs: tuple[Job, ...]
     more: frozenset[str]
+    ended: frozenset[tuple[int, int]] = frozenset()
+    freed: frozenset[Gate] = frozenset()
+
+
+@dataclass(slots=True)
+class _Ends:
+    """What is to end along with a claim, and what has: also in a try that started nothing.
+
+    Parameters:
+        left: has not ended.
+        ended, freed: as of ``Claim``.
+    """
+
+    left: Sequence[Success]
+    ended: set[tuple[int, int]] = field(default_factory=set)
+    freed: set[Gate] = field(default_factory=set)
+
+    def note(self, ended: Sequence[Success], gates: Gates) -> None:
+        """Note what a transaction has ended."""
+        self.ended.update(success.key for success in ended)
+        self.freed.update(gate for success in ended for gate, _ in gates.limited(success.job))
+        self.left = [success for success in self.left if success.key not in self.ended]
+
+    def apart(self) -> Apart:
+        """Return what is to be raised."""
+        return Apart(self.ended, self.freed)
+
+
+class _Turn(NamedTuple):
+    """What one transaction has done.
+
+    Parameters:
+        jobs, more: as of ``Claim``.
+        ended: what ended in it.
+        gates: as they were.
+        held: what was chosen, and is held by somebody else.
+    """
+
+    jobs: tuple[Job, ...]
+    more: frozenset[str]
+    ended: Sequence[Success]
+    gates: Gates
+    held: Sequence[tuple[Lane, int]]
+
+
+class Apart(Exception):
+    """Raised where attempts cannot end in the transaction of a claim: others wait for them, or it would wait.
+
+    Parameters:
+        ended: (run, attempt) of those that did end, before that was found out.
+        freed: gates with a limit that those counted against.
+    """
+
+    def __init__(self, ended: Collection[tuple[int, int]] = frozenset(), freed: Collection[Gate] = frozenset()) -> None:
+        super().__init__()
+        self.ended = ended
+        self.freed = freed
+
+
+_UNDO = Request(text("ROLLBACK"))
 
 
 class Claimer:
@@ -49,39 +114,79 @@ class Claimer:
         self._lock = threading.Lock()
         self._last_queue: dict[int, str] = {}
         self._starter = Starter(database)
+        self._finisher = Finisher(database)
+        self._full: frozenset[Gate] = frozenset()
+        self._full_last: frozenset[Gate] = frozenset()
 
     def claim(
-        self, worker: int, *, queues: Sequence[str], tasks: Collection[str], databases: Collection[str], limit: int
+        self,
+        worker: int,
+        *,
+        queues: Sequence[str],
+        tasks: Collection[str],
+        databases: Collection[str],
+        limit: int,
+        ends: Sequence[Success] | None = None,
     ) -> Claim:
-        """Start up to ``limit`` jobs on ``worker``.
+        """Start up to ``limit`` jobs on ``worker``, one less for each of ``ends`` that does not end.
 
         A job whose row somebody else holds, to cancel it or to let another one wait for it, is passed over for the
         moment, and its lane with it: all claims would wait with this one. Where nothing else can run, the row is waited
         for before the turn to claim is.
 
+        Parameters:
+            ends: attempts that end in the same transaction, before it claims, unless somebody else holds them right
+                now; with any, or none, no row is waited for. None where that may be.
+
         Raises:
+            Apart: a row was to be waited for, or others wait for what is to end.
             Fenced: the worker was declared dead, or never registered.
             StateUnavailable: the state database cannot be reached, or a job is held for seconds.
         """
+        ending = _Ends(ends or ())
         in_turn = self._in_turn(worker, queues)
         passed_over: dict[int, int] = {}  # runs by lane
         wanted: list[int] = []
+        if not all(success.alone for success in ending.left):
+            raise Apart
 
-        def work(connection: Connection) -> Claim:
+        # One more than can be taken says whether there is more.
+        look = Look(
+            self._database,
+            worker=worker,
+            served={"queue": queues, "task": tasks, "db": databases},
+            count=limit + 1,
+        )
+
+        def work(connection: Connection) -> _Turn:
             if wanted:
                 self._starter.wait_for(connection, wanted.pop())
-            entry = self._starter.enter(connection, worker)
-            gates = self._gates.at(connection, entry.version)
-            served = {"queue": queues, "task": tasks, "db": databases}
-            # One more than can be taken says whether there is more.
-            seen = surveys(self._database, connection, gates, worker=worker, served=served, count=limit + 1)
-            for found in seen:
-                choice = _Choice(self._database, connection, found, limit, entry.turn, passed_over)
-                chosen = choice.choose(in_turn)
-                more = frozenset(queue for queue in in_turn if choice.has_more(queue))
+            # The look is sent along with the question for the lock, and thus built on what was so at the last claim.
+            gates, thought = self._gates.newest, self._full
+            held = self._finisher.hold(connection, ending.left)
+            first = self._finisher.requests(held)
+            answers = self._database.exchange(
+                connection, *first, self._starter.entering(worker), *look.requests(gates, thought)
+            )
+            ended, awaited = self._finisher.ended(held, answers[: len(first)])
+            if awaited:
+                raise ending.apart()
+            entered, *answers = answers[len(first) :]
+            entry = self._starter.entered(entered)
+            if gates.version != entry.version:
+                gates = self._gates.at(connection, entry.version)
+                answers = self._database.exchange(connection, *look.requests(gates, thought))
+            most = max(0, limit - (len(ending.left) - len(ended)))
+            for found in look.surveys(connection, gates, answers, thought):
+                choice = _Choice(self._database, connection, found, most, entry.turn, passed_over)
+                chosen, more = choice.choose(in_turn), choice.more(in_turn)
                 if not choice.short:
                     break
+            # What was full at two claims one after the other will be at the next one, too.
+            self._full, self._full_last = found.full & self._full_last, found.full
             if passed_over and not chosen:
+                if ends is not None:
+                    raise ending.apart()
                 wanted.append(next(iter(passed_over.values())))
                 passed_over.clear()
                 raise TryAgain
@@ -90,21 +195,27 @@ class Claimer:
                 heads=choice.raised_heads(),
                 served={lane.tenant: found.turns.served[lane.tenant] for lane, _ in chosen} if gates.tenants else {},
                 turn=choice.turn,
-                spent=spent(found.usage.rates, found.usage.starts),
+                rates={db: found.usage.rates[db] for db in found.usage.starts},
             )
+            if self._database.engine.arrays and not (ended or chosen or decision.heads):
+                # The lock alone would make a commit wait for the disk.
+                self._database.exchange(connection, _UNDO)
             started = self._starter.start(connection, worker, entry.name, decision)
-            held = [(lane, run) for lane, run in chosen if run not in started]
-            if held and not started:
-                passed_over.update({lane.id: run for lane, run in held})
-                raise TryAgain
-            more |= {lane.queue for lane, _ in held}
-            return Claim(tuple(job_of(started[run]) for _, run in chosen if run in started), more)
+            left = [(lane, run) for lane, run in chosen if run not in started]
+            jobs = tuple(job_of(started[run]) for _, run in chosen if run in started)
+            return _Turn(jobs, more | {lane.queue for lane, _ in left}, ended, gates, left)
 
-        claim = self._database.write(work)
-        if claim.jobs:
-            with self._lock:
-                self._last_queue[worker] = claim.jobs[-1].queue
-        return claim
+        for _ in range(ATTEMPTS):
+            turn = self._database.write(work)
+            ending.note(turn.ended, turn.gates)
+            if turn.jobs:
+                with self._lock:
+                    self._last_queue[worker] = turn.jobs[-1].queue
+            if turn.jobs or not turn.held:
+                return Claim(turn.jobs, turn.more, frozenset(ending.ended), frozenset(ending.freed))
+            # Of all that was chosen nothing is to be had: others may be.
+            passed_over.update({lane.id: run for lane, run in turn.held})
+        raise translated(Contended())
 
     def forget(self, worker: int) -> None:
         """Drop what is remembered of a worker that is gone."""
@@ -203,6 +314,10 @@ class _Choice:
                 chosen.append((first.lane, self._take(first)))
                 turns.append(queue)
         return chosen
+
+    def more(self, queues: Sequence[str]) -> frozenset[str]:
+        """Return the queues of which another job could run now."""
+        return frozenset(queue for queue in queues if self.has_more(queue))
 
     def has_more(self, queue: str) -> bool:
         """Whether another job of ``queue`` could run now, whichever is next."""

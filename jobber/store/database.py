@@ -18,7 +18,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from jobber.errors import StateUnavailable
 from jobber.store.engines import engine_of
-from jobber.store.failures import Cause, Contended, cause, translated, unanswered
+from jobber.store.exchange import Exchange
+from jobber.store.failures import Cause, CommitFailed, Contended, cause, translated, unanswered
 
 T = TypeVar("T")
 
@@ -49,15 +50,16 @@ class Database:
         parsed = make_url(url)
         self.events = events
         self.engine = engine_of(parsed)
+        self.exchange = Exchange(self.engine)
         parsed, options = self.engine.settings(parsed)
         # Errors are chained for the log, and arguments of jobs are not for the log.
         options |= {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": POOL_PATIENCE, "hide_parameters": True}
+        options["pool_use_lifo"] = True  # what was used last has its statements prepared, and its caches warm
         self._pool = create_engine(parsed, **options)
         self._silence = _Silence()
         event.listen(self._pool, "do_connect", self._silence.refuse)
         self.engine.prepare(self._pool)
         self._turn = self.engine.turn()
-        self._reader = self.engine.reader(self._pool)
         self._writer = self._pool.execution_options(jobber_write=True)
 
     def close(self) -> None:
@@ -88,7 +90,7 @@ class Database:
                     try:
                         transaction.commit()
                     except SQLAlchemyError as error:
-                        raise _CommitFailed(error) from error
+                        raise CommitFailed(error) from error
                     return result
 
         return self._persist(once)
@@ -102,7 +104,7 @@ class Database:
         """
 
         def once() -> T:
-            with self._reader.connect() as connection:
+            with self._pool.connect() as connection:
                 return work(connection)
 
         return self._persist(once)
@@ -116,7 +118,7 @@ class Database:
                     return once()
             except IntegrityError:
                 raise
-            except _CommitFailed as failed:
+            except CommitFailed as failed:
                 # Whether it was committed is not known: only the caller's own check can tell.
                 if cause(failed.error) is not Cause.CONFLICT:
                     raise translated(failed.error) from failed.error
@@ -136,14 +138,6 @@ class Database:
                 break
             time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 6)))  # noqa: S311
         raise translated(last or Contended()) from last
-
-
-class _CommitFailed(Exception):
-    """Raised where COMMIT itself failed, so that the outcome is not known."""
-
-    def __init__(self, error: SQLAlchemyError) -> None:
-        super().__init__()
-        self.error = error
 
 
 class _Silence:
@@ -168,8 +162,8 @@ class _Silence:
             self._asker = get_ident()
         try:
             yield
-        except (SQLAlchemyError, _CommitFailed) as error:
-            kind = cause(error.error if isinstance(error, _CommitFailed) else error)
+        except (SQLAlchemyError, CommitFailed) as error:
+            kind = cause(error.error if isinstance(error, CommitFailed) else error)
             if kind is Cause.SILENCE:
                 self._lasts = True
             elif kind in {Cause.CONFLICT, Cause.MISTAKE}:

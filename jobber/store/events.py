@@ -125,6 +125,8 @@ class EventBook:
             known: set[int] = set()
             for table in (jobs, finished_jobs):  # in this order: one that ends meanwhile is in both
                 found = select(table.c.run).where(engine.among(table.c.run, "runs"))
+                if table is finished_jobs:  # nobody is to forget it between this look and the insert
+                    found = found.order_by(table.c.run).with_for_update(read=True, key_share=True)
                 known.update(connection.execute(found, which).scalars())
             if told := [row for row in rows if row["run"] in known]:
                 connection.execute(self._note, told)

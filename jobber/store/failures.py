@@ -19,9 +19,10 @@ from jobber.errors import InvalidRequest, JobberError, StateUnavailable
 
 #: PostgreSQL: serialization failure, deadlock, lock_timeout, and a transaction that idled so long that the server ended
 #: it. Nothing was written: doing it all again is right. And what who reads a sequence is told at the moment at which
-#: another instance, which starts, has raised it (``runs``): that the sequence's old file is empty.
+#: another instance, which starts, has raised it (``runs``): that the sequence's old file is empty. And a prepared
+#: statement that is gone: it is prepared anew.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_CONFLICTS = frozenset({"40001", "40P01", "55P03", "25P03", "XX001"})
+_CONFLICTS = frozenset({"40001", "40P01", "55P03", "25P03", "26000", "XX001"})
 #: Tables or columns that are not there: nobody migrated yet, or somebody is at it (MySQL commits each step).
 _NOT_MIGRATED = frozenset({"42P01", "42703"})
 #: Classes that say that the server cannot serve now: connection, resources, operator intervention, system; and a
@@ -56,6 +57,14 @@ class Cause(Enum):
 
 class Contended(SQLAlchemyError):
     """Stands for work that lost every race."""
+
+
+class CommitFailed(Exception):
+    """Raised where COMMIT itself failed, so that the outcome is not known."""
+
+    def __init__(self, error: SQLAlchemyError) -> None:
+        super().__init__()
+        self.error = error
 
 
 def cause(error: SQLAlchemyError) -> Cause:

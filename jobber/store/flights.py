@@ -57,6 +57,9 @@ class Flights:
 
         Of equal ones that are submitted at the same time, one leads: they wait for each other at the row of their
         flight. The runs that are shared are held until the end of the transaction, so that none ends unseen.
+
+        Raises:
+            TryAgain: a run that was to be shared is about to end.
         """
         keys = {run: _flight(job) for job, run in new if job.single_flight and job.fingerprint}
         if not keys:

@@ -2,7 +2,7 @@
 
 All gates are few; every process keeps them in memory as one immutable snapshot, and the version in the ``dispatch``
 row says whether it is still true. Groups come and go by the thousand: their limits are not among them, but travel with
-their lanes. A new kind of gate is a member of ``GateKind`` and a line in ``gates_of``.
+their lanes. A new kind of gate is a member of ``GateKind``, a line in ``gates_of``, and one in ``surveying._NAMES``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Hold:
     """Why a job does not run now: an item of ``waiting_for``.
 
     Parameters:
-        kind: a ``GateKind``'s value, ``rate``, ``start`` or ``parent``.
+        kind: a ``GateKind``'s value, ``rate``, ``start``, ``parent`` or ``paused``.
         name: of the gate.
         text: for people.
     """
@@ -250,12 +250,21 @@ def _full(gate: Gate, name: str) -> str:
     return "all jobs" if gate.kind is GateKind.TOTAL else name
 
 
+#: Asks for the version of the gates as they are now, for ``GateBook.at``.
+VERSION = select(dispatch.c.gates_version)
+
+
 class GateBook:
     """Reads and writes the gates; keeps the newest snapshot."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._snapshot = Gates(version=-1)
+
+    @property
+    def newest(self) -> Gates:
+        """The newest ones that this process knows; there may be newer ones."""
+        return self._snapshot
 
     def at(self, connection: Connection, version: int) -> Gates:
         """Return the gates of ``version``, which the caller has just read from ``dispatch``.
@@ -279,10 +288,10 @@ class GateBook:
 
     def current(self, connection: Connection) -> Gates:
         """Return the gates as they are now."""
-        return self.at(connection, connection.execute(select(dispatch.c.gates_version)).scalar_one())
+        return self.at(connection, connection.execute(VERSION).scalar_one())
 
-    def set_limits(self, limits: Mapping[Gate, int], pending: Mapping[Gate, int] | None = None) -> None:
-        """Set how many jobs may run, and wait, behind each gate, 0 for any number; changes nothing that is so already.
+    def set_limits(self, limits: Mapping[Gate, int]) -> None:
+        """Set how many jobs may run behind each gate, 0 for any number; changes nothing that is so already.
 
         The gates that are not named keep theirs.
         """
@@ -290,8 +299,6 @@ class GateBook:
         def work(connection: Connection) -> None:
             gates = self._locked(connection)
             wanted = {gate: replace(gates.state(gate), limit=limit) for gate, limit in limits.items()}
-            for gate, limit in (pending or {}).items():
-                wanted[gate] = replace(wanted.get(gate, gates.state(gate)), pending=limit)
             self._save(connection, gates, wanted)
 
         self._database.write(work)

@@ -9,13 +9,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, select, update
+from sqlalchemy import Connection, Select, delete, func, select
 
 from jobber.errors import GroupIsFinished, GroupIsLive, JobIsLive, UnknownGroup
 from jobber.jobs import LIVE, Group, Job, JobState
 from jobber.store.database import Database
-from jobber.store.ending import CANCELLED_BY_REQUEST, EndBook
-from jobber.store.events import EventBook
+from jobber.store.ending import CANCELLING, EndBook
 from jobber.store.grouping import COUNTERS
 from jobber.store.history import forget
 from jobber.store.lanes import LaneBook, Woken
@@ -41,11 +40,10 @@ class CancelledGroup:
 class Groups:
     """Reads, cancels and forgets groups."""
 
-    def __init__(self, database: Database, *, lanes: LaneBook, ends: EndBook, events: EventBook) -> None:
+    def __init__(self, database: Database, *, lanes: LaneBook, ends: EndBook) -> None:
         self._database = database
         self._lanes = lanes
         self._ends = ends
-        self._events = events
 
     def get(self, group_id: str, *, jobs: bool = True) -> Group:
         """Return the group of an ID, on request without its jobs. Raises UnknownGroup."""
@@ -131,19 +129,11 @@ class Groups:
             if found is None:
                 return None, [], woken
             # All jobs first, then the group: in the order in which whoever ends a job takes them.
-            members = select(jobs.c.run, jobs.c.state, jobs.c.cancel_requested).where(jobs.c.group_run == found)
+            members = select(*(jobs.c[name] for name in CANCELLING)).where(jobs.c.group_run == found)
             rows = connection.execute(members.order_by(jobs.c.run).with_for_update()).all()
-            started = [row.run for row in rows if row.state == JobState.STARTED.value]
-            asked = [row.run for row in rows if row.state == JobState.STARTED.value and not row.cancel_requested]
-            waiting = [row.run for row in rows if row.state != JobState.STARTED.value]
-            engine = self._database.engine
-            if asked:
-                ask = update(jobs).where(engine.among(jobs.c.run, "runs")).values(cancel_requested=True)
-                connection.execute(ask, {"runs": engine.many(asked)})
-                self._events.note(connection, asked, "cancel_requested")
-            self._ends.end(connection, [(run, found) for run in waiting], CANCELLED_BY_REQUEST, woken)
+            started = self._ends.cancel(connection, rows, woken)
             self._lanes.wake(connection, woken)
-            return found, started, woken
+            return found, [row.run for row in started], woken
 
         run, started, woken = self._database.write(work)
         if run is None:

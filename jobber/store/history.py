@@ -25,6 +25,7 @@ from sqlalchemy import (
 from jobber.store import tagging
 from jobber.store.database import Database, TryAgain
 from jobber.store.engines import Engine
+from jobber.store.exchange import Request
 from jobber.store.outbox import Outbox, copying_ends
 from jobber.store.schema import RUN_COLUMNS, attempts, events, finished_jobs, groups, jobs
 from jobber.store.webhooks import note_calls, note_group_call
@@ -56,6 +57,17 @@ def move(
         Outbox(database).note_ends(connection, runs)
     if not quiet:
         note_calls(database, connection, runs)
+
+
+def moving(engine: Engine, run: int, values: Mapping[str, Any]) -> list[Request]:
+    """Return what moves a live run to the history, as ``move`` does, and tells nobody.
+
+    Parameters:
+        values: as ``move`` takes them.
+    """
+    new = {f"new_{name}": value for name, value in values.items()}
+    copy = _copy(engine, frozenset(values), False, told=False)
+    return [Request(copy, {"of_runs": run, **new}), Request(_remove(engine, False), {"of_runs": run})]
 
 
 class Ended(TypedDict):

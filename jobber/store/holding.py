@@ -6,11 +6,14 @@ What holds many back at once (limits, pauses of queues and databases) is told in
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
 from jobber.jobs import Job, JobState, Micros, Policy
 from jobber.store.engines import Engine
+from jobber.store.exchange import Answer
 from jobber.store.gates import Hold
 from jobber.store.schema import dependencies, groups, jobs
 
@@ -18,18 +21,22 @@ from jobber.store.schema import dependencies, groups, jobs
 _NAMED = 20
 
 
-def own_holds(connection: Connection, engine: Engine, job: Job) -> list[Hold]:
+@lru_cache(maxsize=4)
+def holding(engine: Engine) -> Select[Any]:
+    """Return what asks for that which holds a job back; ``own_holds`` reads the answer."""
+    return select(jobs.c.paused, jobs.c.ready_at, engine.now).where(jobs.c.run == bindparam("of_run"))
+
+
+def own_holds(connection: Connection, job: Job, answer: Answer) -> list[Hold]:
     """Return what holds a waiting job back that is its own; empty if nothing does, or it does not wait any more."""
-    wanted = select(jobs.c.paused, jobs.c.ready_at, engine.now.label("now")).where(jobs.c.run == job.run)
-    row = connection.execute(wanted).one_or_none()
-    if row is None:
-        return []
-    return [
-        *_paused(job, row.paused),
-        *_start(job, row.ready_at if row.ready_at is not None and row.ready_at > row.now else None),
-        *_parents(connection, job),
-        *_group(connection, job),
-    ]
+    for reason, ready_at, now in answer.rows:
+        return [
+            *_paused(job, reason),
+            *_start(job, ready_at if ready_at is not None and ready_at > now else None),
+            *_parents(connection, job),
+            *_group(connection, job),
+        ]
+    return []
 
 
 def _paused(job: Job, reason: str | None) -> list[Hold]:

@@ -8,10 +8,12 @@ raises it past a job that it could not see.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import (
     Connection,
+    Update,
     and_,
     bindparam,
     case,
@@ -23,6 +25,8 @@ from sqlalchemy import (
 )
 
 from jobber.store.database import Database, TryAgain
+from jobber.store.engines import Engine
+from jobber.store.exchange import Request
 from jobber.store.gates import Passing, bump_version
 from jobber.store.schema import EMPTY, jobs, lanes, tenants
 
@@ -71,6 +75,13 @@ _WAKE = (
         version=lanes.c.version + 1,
     )
 )
+
+
+@lru_cache(maxsize=4)
+def _stranded(engine: Engine) -> Update:
+    """Return a statement that fails, as a column may not be NULL, where a run's lane is not there."""
+    missing = ~exists().where(lanes.c.id == jobs.c.lane)
+    return update(jobs).where(engine.among(jobs.c.run, "runs"), missing).values(lane=None)
 
 
 _ANY_TENANTS = select(tenants.c.tenant).where(tenants.c.tenant == "")
@@ -146,6 +157,24 @@ class LaneBook:
         if connection.execute(_WAKE, rows if len(rows) > 1 else rows[0]).rowcount != len(rows):
             self._ids = {}
             raise TryAgain
+
+    def waking(self, woken: Woken, runs: Collection[int]) -> list[Request]:
+        """Return what ``wake`` would run; it ends in an IntegrityError where ``wake`` raises TryAgain: then ``forget``.
+
+        Parameters:
+            runs: new, of these lanes.
+        """
+        stranded = Request(_stranded(self._database.engine), {"runs": self._database.engine.many(runs)})
+        return [*self.lowering(woken.heads), stranded]
+
+    @staticmethod
+    def lowering(heads: Mapping[int, int]) -> list[Request]:
+        """Return what lowers the heads of some lanes, as ``wake`` does; of those that are there."""
+        return [Request(_WAKE, {"lane": lane, "ready": ord_}) for lane, ord_ in sorted(heads.items())]
+
+    def forget(self) -> None:
+        """Forget the IDs of all lanes: one of them may have been deleted."""
+        self._ids = {}
 
     def drop_idle(self, connection: Connection) -> int:
         """Delete the lanes that no live job belongs to; return how many."""

@@ -32,6 +32,7 @@ from sqlalchemy import (
 from jobber.jobs import Group, Job, JobState, Micros
 from jobber.store.database import Database
 from jobber.store.engines import Engine
+from jobber.store.exchange import Request
 from jobber.store.reading import newest
 from jobber.store.records import job_of
 from jobber.store.schema import RUN_COLUMNS, finished_jobs, jobs, outbox
@@ -55,6 +56,10 @@ class Told:
     group: Group | None
 
 
+#: Changes that are counted at most.
+MANY = 100_000
+
+
 class Outbox:
     """Writes changes down, in the transactions that make them; and reads them.
 
@@ -70,15 +75,27 @@ class Outbox:
         Parameters:
             event: what happened to them.
         """
-        if self._database.events and runs:
-            engine = self._database.engine
-            connection.execute(_copy(engine, jobs), {"of_runs": engine.many(runs), "what": event})
+        for statement, values in self.noting(runs, event):
+            connection.execute(statement, values)
+
+    def noting(self, runs: Collection[int], event: str) -> list[Request]:
+        """Return what ``note`` would run."""
+        if not (self._database.events and runs):
+            return []
+        engine = self._database.engine
+        return [Request(_copy(engine, jobs), {"of_runs": engine.many(runs), "what": event})]
 
     def note_ends(self, connection: Connection, runs: Collection[int]) -> None:
         """Write down that runs ended, which are in the history now: the event is named like the state."""
-        if self._database.events and runs:
-            engine = self._database.engine
-            connection.execute(_copy(engine, finished_jobs), {"of_runs": engine.many(runs)})
+        for statement, values in self.noting_ends(runs):
+            connection.execute(statement, values)
+
+    def noting_ends(self, runs: Collection[int]) -> list[Request]:
+        """Return what ``note_ends`` would run."""
+        if not (self._database.events and runs):
+            return []
+        engine = self._database.engine
+        return [Request(_copy(engine, finished_jobs), {"of_runs": engine.many(runs)})]
 
     def note_group(self, connection: Connection, row: RowMapping) -> None:
         """Write down that a group ended.
@@ -112,10 +129,15 @@ class Outbox:
             self._database.write(lambda connection: connection.execute(gone, wanted))
 
     def size(self) -> tuple[int, float]:
-        """Return how many changes wait to be told, and for how many seconds the oldest of them has."""
-        counted = select(func.count(), func.min(outbox.c.at), self._database.engine.now)
-        count, oldest, now = self._database.read(lambda connection: connection.execute(counted).one())
-        return count, max(0.0, (now - oldest) / 1_000_000) if count else 0.0
+        """Return how many changes wait to be told, ``MANY`` at most, and for how many seconds the oldest of them has.
+
+        It answers at once however many there are: that is when somebody has to know.
+        """
+        some = select(outbox.c.id).limit(MANY).subquery()
+        count = select(func.count()).select_from(some).scalar_subquery()
+        oldest = select(count, outbox.c.at, self._database.engine.now).order_by(outbox.c.id).limit(1)
+        row = self._database.read(lambda connection: connection.execute(oldest).one_or_none())
+        return (row[0], max(0.0, (row[2] - row[1]) / 1_000_000)) if row else (0, 0.0)
 
 
 def _told(connection: Connection, row: RowMapping) -> Told:

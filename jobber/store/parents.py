@@ -144,7 +144,11 @@ class ParentBook:
             connection.execute(insert(dependencies), rows)
 
     def carry_out(self, connection: Connection, waits: Waits, woken: Woken) -> list[Counted]:
-        """End the new runs that have a fate already, now that they are inserted; return what ``settle`` returns."""
+        """End the new runs that have a fate already, now that they are inserted; return what ``settle`` returns.
+
+        Raises:
+            TryAgain: as ``settle``.
+        """
         if not waits.fates:
             return []
         return self._end(connection, waits.fates) + self.settle(connection, waits.fates.keys(), woken)
@@ -159,6 +163,9 @@ class ParentBook:
 
         Parameters:
             woken: takes note of those that may run now.
+
+        Raises:
+            TryAgain: a result that a child is to have is forgotten.
         """
         edges = _Edges(self._database, connection)
         above = edges.around(ended)

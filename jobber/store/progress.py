@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
 from jobber.jobs import Job, JobState, Micros
 from jobber.store.database import Database
-from jobber.store.gates import GateBook, gates_of
+from jobber.store.engines import Engine
+from jobber.store.exchange import Answer, Request
+from jobber.store.gates import VERSION, GateBook, gates_of
 from jobber.store.schema import finished_jobs, jobs, running, workers
-from jobber.store.workers import is_served
+from jobber.store.workers import is_served, serving
 
 #: Jobs ahead of one in its queue that are counted at most.
 FARTHEST = 10_000
 #: Ends of jobs, the newest of all queues, that tell how fast a queue goes, and seconds that they may be old.
 SAMPLE, _RECENT = 1000, 900
+#: Seconds for which they are not looked at again, whoever asks: what follows from them is a guess.
+_KEPT = 0.5
 #: Earlier runs of the same that are looked at, the newest: the last of them may have failed, or read elsewhere.
 _EARLIER = 20
 
@@ -45,12 +51,24 @@ class End(NamedTuple):
     finished_at: Micros
 
 
+class _Paces(NamedTuple):
+    """The pace of each queue.
+
+    Parameters:
+        until: when somebody should look again, by the monotonic clock.
+    """
+
+    until: float
+    of: Mapping[str, float]
+
+
 class Prospects:
     """Looks ahead."""
 
     def __init__(self, database: Database, gates: GateBook) -> None:
         self._database = database
         self._gates = gates
+        self._paces: _Paces | None = None
 
     def expected(self, job: Job) -> int | None:
         """Return the rows of the newest success of the same task, SQL and args on the same database; None without."""
@@ -63,38 +81,46 @@ class Prospects:
     def outlook(self, job: Job) -> Outlook:
         """Return what is to be expected of a live job."""
 
+        if not job.live:
+            return Outlook()
+        return self._database.read(self._attempt(job) if job.state is JobState.STARTED else self._turn(job))
+
+    def _attempt(self, job: Job) -> Callable[[Connection], Outlook]:
         def work(connection: Connection) -> Outlook:
-            if job.state is JobState.STARTED:
-                memory = select(workers.c.memory).join(running, running.c.worker == workers.c.id)
-                found = connection.execute(memory.where(running.c.run == job.run)).scalar_one_or_none()
-                return Outlook(worker_memory=found)
-            ord_ = connection.execute(select(jobs.c.ord).where(jobs.c.run == job.run)).scalar_one_or_none()
-            if ord_ is None:
+            (found,) = self._database.exchange(connection, Request(_MEMORY, {"of_run": job.run}))
+            return Outlook(worker_memory=found.rows[0][0] if found.rows else None)
+
+        return work
+
+    def _turn(self, job: Job) -> Callable[[Connection], Outlook]:
+        engine, exchange = self._database.engine, self._database.exchange
+        of_queue = {"of_queue": job.queue, "of_run": job.run}
+
+        def work(connection: Connection) -> Outlook:
+            known = self._paces
+            asked = [] if known is not None and time.monotonic() < known.until else [Request(newest_ends())]
+            own, before, version, served, *ends = exchange(
+                connection,
+                Request(_place(engine), {"of_run": job.run}),
+                Request(ahead(), of_queue),
+                Request(VERSION),
+                Request(serving(engine)),
+                *asked,
+            )
+            if not own.rows or own.rows[0][0] is None:
                 return Outlook()
-            count: int = connection.execute(ahead(job.queue, ord_)).scalar_one()
+            ((_, now),), ((count,),) = own.rows, before.rows
+            if ends:
+                self._paces = known = _Paces(time.monotonic() + _KEPT, _paces(ends[0], now))
             if count >= FARTHEST:
                 return Outlook()
-            return Outlook(count + 1, self._start(connection, job, count + 1))
+            gates = self._gates.at(connection, version.rows[0][0])
+            held = any(gates.state(gate).paused for gate in gates_of(job)) or not is_served(served, job.queue)
+            one = known.of.get(job.queue) if known else None
+            # None while something holds it that does not end by itself.
+            return Outlook(count + 1, None if held or one is None else now + int((count + 1) * one))
 
-        return self._database.read(work) if job.live else Outlook()
-
-    def _start(self, connection: Connection, job: Job, position: int) -> Micros | None:
-        """Return about when a ready job will start; None while something holds it that does not end by itself."""
-        gates = self._gates.current(connection)
-        if any(gates.state(gate).paused for gate in gates_of(job)):
-            return None
-        if not is_served(connection, self._database.engine, job.queue):
-            return None
-        now: Micros = connection.execute(select(self._database.engine.now)).scalar_one()
-        seen = connection.execute(newest_ends()).all()
-        ends = [
-            End(started_at, finished_at)
-            for queue, started_at, finished_at in seen
-            if queue == job.queue and started_at is not None and finished_at >= now - _RECENT * 1_000_000
-        ]
-        if not ends:
-            return None
-        return now + int(position * pace(ends, now))
+        return work
 
 
 def earlier(fingerprint: int) -> Select[Any]:
@@ -104,23 +130,46 @@ def earlier(fingerprint: int) -> Select[Any]:
     return statement.order_by(of.run.desc()).limit(_EARLIER)
 
 
-def ahead(queue: str, ord_: int) -> Select[Any]:
-    """Return the SELECT that counts the ready jobs of a queue before a place, ``FARTHEST`` at most."""
+_MEMORY = (
+    select(workers.c.memory).join(running, running.c.worker == workers.c.id).where(running.c.run == bindparam("of_run"))
+)
+
+
+@lru_cache(maxsize=4)
+def _place(engine: Engine) -> Select[Any]:
+    return select(jobs.c.ord, engine.now).where(jobs.c.run == bindparam("of_run"))
+
+
+@lru_cache(maxsize=1)
+def ahead() -> Select[Any]:
+    """Return the SELECT that counts the ready jobs of a queue before one of them, ``FARTHEST`` at most.
+
+    Its parameters are ``of_queue`` and ``of_run``.
+    """
+    one = jobs.alias("one")
+    place = select(one.c.ord).where(one.c.run == bindparam("of_run")).scalar_subquery()
+    those = jobs.c.queue == bindparam("of_queue"), jobs.c.ord < place
     # In their order: without one, PostgreSQL may look for them in the table, among the jobs of all queues.
-    before = select(jobs.c.ord).where(jobs.c.queue == queue, jobs.c.ord < ord_).order_by(jobs.c.ord).limit(FARTHEST)
+    before = select(jobs.c.ord).where(*those).order_by(jobs.c.ord).limit(FARTHEST)
     return select(func.count()).select_from(before.subquery())
 
 
+@lru_cache(maxsize=1)
 def newest_ends() -> Select[Any]:
     """Return the SELECT of the jobs, of all queues, that ended last."""
     of = finished_jobs.c
     newest = select(of.queue, of.started_at, of.finished_at).order_by(of.finished_at.desc()).limit(SAMPLE)
-    for name in (
-        "mysql",
-        "mariadb",
-    ):  # they would rather sort some ten thousand rows than follow an index to a thousand
-        newest = newest.with_hint(finished_jobs, "FORCE INDEX (ix_jobber_finished_jobs_finished_at)", name)
-    return newest
+    # It would rather sort some ten thousand rows than follow an index to a thousand.
+    return newest.with_hint(finished_jobs, "FORCE INDEX (ix_jobber_finished_jobs_finished_at)", "mysql")
+
+
+def _paces(seen: Answer, now: Micros) -> dict[str, float]:
+    """Return the pace of each queue of which ``newest_ends`` told anything recent."""
+    ends: dict[str, list[End]] = {}
+    for queue, started_at, finished_at in seen.rows:
+        if started_at is not None and finished_at >= now - _RECENT * 1_000_000:
+            ends.setdefault(queue, []).append(End(started_at, finished_at))
+    return {queue: pace(some, now) for queue, some in ends.items()}
 
 
 def pace(ends: Sequence[End], now: Micros) -> float:

@@ -7,11 +7,12 @@ there. Everything is decided and written under the dispatch lock, by the databas
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, bindparam, case, delete, func, select, update
+from sqlalchemy import BigInteger, Connection, Select, bindparam, case, delete, func, select, update
 
 from jobber.jobs import Micros
 from jobber.store.database import Database
@@ -32,6 +33,7 @@ class Rate:
         pace: microseconds between two starts, on the average.
         next_at: when a token is there.
         slowed_for: why it gets half of its rate at the moment, "" if it does not.
+        now: by the database's clock, as ``next_at``.
     """
 
     pace: int
@@ -47,15 +49,16 @@ class Rate:
     @property
     def allowed(self) -> int:
         """How many jobs may start now."""
-        since = self.now - self._full_since()
+        since = self.now - self.full_since
         return 0 if since < 0 else since // self.interval + 1
 
     def after(self, starts: int) -> Micros:
         """Return ``next_at`` once so many have started now."""
-        return self._full_since() + starts * self.interval
+        return self.full_since + starts * self.interval
 
-    def _full_since(self) -> Micros:
-        """Return when the first of the tokens came that are there, or when the next one comes."""
+    @property
+    def full_since(self) -> Micros:
+        """When the first of the tokens came that are there, or when the next one comes."""
         if self.next_at > self.now + 4 * self.pace:
             return self.now  # the clock was set back since
         kept = max(0, _SECOND // 2 - self.interval)
@@ -68,13 +71,20 @@ class Rate:
         return f"{reached} (halved: {self.slowed_for})" if self.slowed_for else reached
 
 
-def read_rates(engine: Engine, connection: Connection) -> dict[str, Rate]:
-    """Return the rates as they are now, by database."""
+@lru_cache(maxsize=4)
+def asking(engine: Engine) -> Select[Any]:
+    """Return what asks for the rates as they are now; ``rates_of`` reads the answer."""
+    columns = (rates.c.db, rates.c.pace, rates.c.next_at, rates.c.slowed_until, rates.c.slowed_for)
+    return select(*columns, engine.now)
+
+
+def rates_of(rows: Sequence[tuple[Any, ...]]) -> dict[str, Rate]:
+    """Return the rates by database."""
     found = {}
-    for row in connection.execute(select(rates, engine.now.label("now"))):
+    for db, pace, next_at, slowed_until, slowed_for, now in rows:
         # A time so far ahead was written before the clock was set back.
-        slowed = row.now < row.slowed_until <= row.now + SLOW
-        found[row.db] = Rate(row.pace, row.next_at, row.slowed_for if slowed else "", row.now)
+        slowed = now < slowed_until <= now + SLOW
+        found[db] = Rate(pace, next_at, slowed_for if slowed else "", now)
     return found
 
 

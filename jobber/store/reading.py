@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, and_, case, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, Select, and_, bindparam, case, func, or_, select
 
 from jobber.errors import JobIsLive, ResultsUnavailable, UnknownJob
 from jobber.jobs import Job, JobState, Micros
 from jobber.store.database import Database
-from jobber.store.gates import GateBook, Hold
-from jobber.store.holding import own_holds
+from jobber.store.engines import Engine
+from jobber.store.exchange import Request
+from jobber.store.gates import VERSION, GateBook, Hold
+from jobber.store.holding import holding, own_holds
 from jobber.store.records import job_of
 from jobber.store.schema import (
     RUN_COLUMNS,
@@ -27,8 +30,8 @@ from jobber.store.schema import (
     schedules,
     workers,
 )
-from jobber.store.surveying import open_queues, usage_now
-from jobber.store.workers import is_out, is_served
+from jobber.store.surveying import open_queues, usage_of, usage_requests
+from jobber.store.workers import is_out, is_served, serving
 
 #: Columns of a live run: progress comes from its running row while it has one.
 _LIVE = (
@@ -52,9 +55,23 @@ def select_live() -> Select[Any]:
 
 def live_jobs(connection: Connection, statement: Select[Any], values: Mapping[str, Any] | None = None) -> list[Job]:
     """Return the jobs that a ``select_live`` finds."""
-    rows = connection.execute(statement, values).mappings()
-    told = ("phase", "told_at", "total", "total_basis", "paused")
-    return [job_of(row, **{name: row[name] for name in told}) for row in rows]
+    return [_live_job(row) for row in connection.execute(statement, values).mappings()]
+
+
+def _live_job(row: Mapping[str, Any] | RowMapping) -> Job:
+    return job_of(row, **{name: row[name] for name in ("phase", "told_at", "total", "total_basis", "paused")})
+
+
+def _newest_by(live: ColumnElement[Any], finished: ColumnElement[Any]) -> tuple[Select[Any], Select[Any]]:
+    """Return what asks for the live run, and for the newest finished one, whose columns have the value ``wanted``."""
+    history = select(finished_jobs).where(finished == bindparam("wanted")).order_by(finished_jobs.c.run.desc())
+    return select_live().where(live == bindparam("wanted")), history.limit(1)
+
+
+#: Built once: who polls asks for little else, and building them costs more than running them.
+_BY_ID = _newest_by(jobs.c.job_id, finished_jobs.c.job_id)
+_BY_RUN = _newest_by(jobs.c.run, finished_jobs.c.run)
+_SUCCESS = _BY_ID[1].where(finished_jobs.c.state == JobState.SUCCESS.value)
 
 
 def newest(connection: Connection, live: ColumnElement[bool], finished: ColumnElement[bool]) -> Job | None:
@@ -77,9 +94,18 @@ def known(database: Database, column: Column[Any], ids: Collection[str]) -> set[
     """Return which of these IDs a column of live ones holds; one query for all."""
     if not ids:
         return set()
-    statement = select(column).where(database.engine.among(column, "ids"))
-    wanted = {"ids": database.engine.many(ids)}
-    return database.read(lambda connection: set(connection.execute(statement, wanted).scalars()))
+    request = Request(_known(database.engine, column), {"ids": database.engine.many(ids)})
+
+    def work(connection: Connection) -> set[str]:
+        (found,) = database.exchange(connection, request)
+        return {id_ for (id_,) in found.rows}
+
+    return database.read(work)
+
+
+@lru_cache(maxsize=16)
+def _known(engine: Engine, column: Column[Any]) -> Select[Any]:
+    return select(column).where(engine.among(column, "ids"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +138,25 @@ class Reader:
 
     def get(self, job_id: str) -> Job:
         """Return the job of an ID. Raises UnknownJob."""
-        job = self._find(jobs.c.job_id == job_id, finished_jobs.c.job_id == job_id)
+        job = self._find(_BY_ID, job_id)
         if job is None:
             raise UnknownJob(f"there is no job {job_id}")
         return job
 
     def run(self, run: int) -> Job:
         """Return one run. Raises UnknownJob."""
-        job = self._find(jobs.c.run == run, finished_jobs.c.run == run)
+        job = self._find(_BY_RUN, run)
         if job is None:
             raise UnknownJob(f"there is no run {run} of any job any more")
         return job
 
-    def _find(self, live: ColumnElement[bool], finished: ColumnElement[bool]) -> Job | None:
-        return self._database.read(lambda connection: newest(connection, live, finished))
+    def _find(self, statements: tuple[Select[Any], Select[Any]], wanted: str | int) -> Job | None:
+        """Return the job of one of ``_newest_by``, in one round trip."""
+        requests = [Request(statement, {"wanted": wanted}) for statement in statements]
+        live, finished = self._database.read(lambda connection: self._database.exchange(connection, *requests))
+        for row in live.mappings():
+            return _live_job(row)
+        return next((job_of(row) for row in finished.mappings()), None)
 
     def finished(self, job_id: str) -> list[Job]:
         """Return all finished runs of an ID, newest first.
@@ -148,10 +179,9 @@ class Reader:
 
     def last_success(self, job_id: str) -> Job | None:
         """Return the newest run of an ID that succeeded, whatever came after it; None if there is none."""
-        success = finished_jobs.c.job_id == job_id, finished_jobs.c.state == JobState.SUCCESS.value
-        statement = select(finished_jobs).where(*success).order_by(finished_jobs.c.run.desc()).limit(1)
-        row = self._database.read(lambda connection: connection.execute(statement).mappings().one_or_none())
-        return None if row is None else job_of(row)
+        request = Request(_SUCCESS, {"wanted": job_id})
+        (found,) = self._database.read(lambda connection: self._database.exchange(connection, request))
+        return next((job_of(row) for row in found.mappings()), None)
 
     def doubtful(self, since: Micros, after: int, limit: int) -> list[Job]:
         """Return runs that ended without success since then and may have published all the same, oldest first.
@@ -214,22 +244,28 @@ class Reader:
         if job.state not in (JobState.PENDING, JobState.RETRY):
             return []
 
+        engine, exchange = self._database.engine, self._database.exchange
+
         def work(connection: Connection) -> list[Hold]:
-            gates = self._gates.current(connection)
-            usage = usage_now(self._database, connection, gates)
-            return [
-                *own_holds(connection, self._database.engine, job),
-                *self._unserved_hold(connection, job),
-                *usage.holds(job),
-            ]
+            gates = self._gates.newest
+            own, served, version, *full = exchange(
+                connection,
+                Request(holding(engine), {"of_run": job.run}),
+                Request(serving(engine)),
+                Request(VERSION),
+                *usage_requests(engine, gates, job),
+            )
+            now = self._gates.at(connection, version.rows[0][0])
+            if now is not gates:
+                gates, again = now, usage_requests(engine, now, job)
+                full = exchange(connection, *again) if again else []
+            holds = own_holds(connection, job, own)
+            if not is_served(served, job.queue):
+                # Nothing else will ever make it run.
+                holds.append(Hold("queue", job.queue, f"no worker serves the queue {job.queue}"))
+            return holds + usage_of(gates, job, full).holds(job)
 
         return self._database.read(work)
-
-    def _unserved_hold(self, connection: Connection, job: Job) -> list[Hold]:
-        """Say so if no live worker serves the job's queue: nothing else will ever make it run."""
-        if is_served(connection, self._database.engine, job.queue):
-            return []
-        return [Hold("queue", job.queue, f"no worker serves the queue {job.queue}")]
 
     def runnable_queues(self) -> frozenset[str]:
         """Return the queues with a job that could run now, if any worker serves it."""
@@ -246,11 +282,7 @@ class Reader:
             tasks: whose schedules are looked at; None for all.
         """
         engine = self._database.engine
-        firing = select(func.min(schedules.c.next_at)).where(schedules.c.paused.is_(None))
-        if tasks is not None:
-            firing = firing.where(engine.among(schedules.c.task, "tasks"))
-        starts = select(func.min(rates.c.short_until)).scalar_subquery()
-        statement = select(engine.now, func.min(jobs.c.due), firing.scalar_subquery(), starts)
+        statement = _due(engine, among=tasks is not None)
         wanted = None if tasks is None else {"tasks": engine.many(tasks)}
         now, *times = self._database.read(lambda connection: connection.execute(statement, wanted).one())
         return Due(*(None if at is None else max(0.0, (at - now) / 1_000_000) for at in times))
@@ -262,3 +294,13 @@ class Reader:
         runs = select(running.c.run).select_from(holder).where(out)
         statement = select_live().where(jobs.c.run.in_(runs)).order_by(jobs.c.run)
         return self._database.read(lambda connection: live_jobs(connection, statement))
+
+
+@lru_cache(maxsize=8)
+def _due(engine: Engine, *, among: bool) -> Select[Any]:
+    """Return what asks for the clock and for what is due next; made once, as it is asked all the time."""
+    firing = select(func.min(schedules.c.next_at)).where(schedules.c.paused.is_(None))
+    if among:
+        firing = firing.where(engine.among(schedules.c.task, "tasks"))
+    starts = select(func.min(rates.c.short_until)).scalar_subquery()
+    return select(engine.now, func.min(jobs.c.due), firing.scalar_subquery(), starts)

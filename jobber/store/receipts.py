@@ -69,7 +69,7 @@ class ReceiptBook:
     def claim(self, connection: Connection, receipt: Receipt | None) -> None:
         """Make this transaction the one that answers; waits for another one that is about to.
 
-        Comes before whatever a request is refused for, and after ``next_runs``.
+        Comes before whatever a request is refused for, and after ``runs.begin``.
 
         Raises:
             Answered: that other one, or an earlier one, has done it.

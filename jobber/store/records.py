@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -34,13 +35,36 @@ class Membership:
 OUTSIDE = Membership()
 
 
+#: The columns in which all new runs are the same.
+NEW_RUN: Mapping[str, Any] = {
+    "reroutes": 0,
+    "reused": None,
+    "state": JobState.PENDING.value,
+    "attempt": 0,
+    "failures": 0,
+    "rescues": 0,
+    "cancel_requested": False,
+    "worker": "",
+    "rows_so_far": 0,
+    "bytes_so_far": 0,
+    "rows": None,
+    "columns": "[]",
+    "error": "",
+    "error_code": "",
+    "started_at": None,
+    "snapshot_at": None,
+    "finished_at": None,
+    "expires_at": None,
+}
+
+
 def values_of(new: NewJob, run: int, now: Micros, group: Membership = OUTSIDE) -> dict[str, Any]:
-    """Return the columns of a new run.
+    """Return the columns of a new run, but for those in ``NEW_RUN``.
 
     Raises:
         InvalidRequest: a text holds half a surrogate pair, which no database stores.
     """
-    args, tags = encode_args(new.args), json.dumps(dict(new.tags))
+    args = encode_args(new.args)
     try:
         args.encode()
     except UnicodeEncodeError as error:
@@ -59,9 +83,8 @@ def values_of(new: NewJob, run: int, now: Micros, group: Membership = OUTSIDE) -
         "ttl": new.ttl,
         "timeout": new.timeout,
         "eta": new.eta,
-        "tags": tags,
+        "tags": json.dumps(dict(new.tags)) if new.tags else "{}",
         "replicas": json.dumps(new.replicas) if new.replicas else None,
-        "reroutes": 0,
         "group_id": group.group_id,
         "group_run": group.group_run,
         "group_limit": group.group_limit,
@@ -72,24 +95,7 @@ def values_of(new: NewJob, run: int, now: Micros, group: Membership = OUTSIDE) -
         "depends_policy": new.depends_policy.value if new.depends_on else "",
         "schedule": new.schedule,
         "callback_url": new.callback_url or None,
-        "reused": None,
-        "state": JobState.PENDING.value,
-        "attempt": 0,
-        "failures": 0,
-        "rescues": 0,
-        "cancel_requested": False,
-        "worker": "",
-        "rows_so_far": 0,
-        "bytes_so_far": 0,
-        "rows": None,
-        "columns": "[]",
-        "error": "",
-        "error_code": "",
         "created_at": now,
-        "started_at": None,
-        "snapshot_at": None,
-        "finished_at": None,
-        "expires_at": None,
     }
 
 
@@ -168,14 +174,18 @@ def job_of(
     values["table"] = values.pop("result_table")
     values["state"] = JobState(values["state"])
     values["args"] = decode_args(values["args"])
-    values["tags"] = json.loads(values["tags"])
-    values["replicas"] = tuple(json.loads(values["replicas"] or "[]"))
-    values["columns"] = decode_columns(values["columns"])
-    values["depends_on"] = tuple(json.loads(values["depends_on"] or "[]"))
+    values["tags"] = json.loads(values["tags"]) if values["tags"] != "{}" else {}
+    values["replicas"] = tuple(json.loads(values["replicas"])) if values["replicas"] else ()
+    values["columns"] = _columns_of(values["columns"])
+    values["depends_on"] = tuple(json.loads(values["depends_on"])) if values["depends_on"] else ()
     values["depends_policy"] = Policy(values["depends_policy"] or Policy.SUCCESS)
     values["callback_url"] = values["callback_url"] or ""
     values["reused"] = Reused(**json.loads(values["reused"])) if values["reused"] else None
     return Job(**values, phase=phase, told_at=told_at, total=total, total_basis=total_basis, paused=paused)
+
+
+#: Of one task they are the same in each job.
+_columns_of = lru_cache(maxsize=256)(decode_columns)
 
 
 def storable(message: str) -> str:

@@ -28,6 +28,7 @@ from sqlalchemy import (
 from jobber.jobs import Micros
 from jobber.store.database import Database
 from jobber.store.engines import Engine
+from jobber.store.exchange import Request
 from jobber.store.schema import counters, dispatch, run_sequence
 
 _SEQUENCE = table(run_sequence.name, column("last_value"))
@@ -55,18 +56,15 @@ class Begun(NamedTuple):
     gates: int
 
 
-def next_runs(database: Database, connection: Connection, count: int) -> tuple[list[int], Micros]:
-    """Return ``count`` new run numbers, growing, and the time. The first thing that a transaction does."""
-    runs, now, _ = begin(database, connection, count)
-    return runs, now
-
-
 def begin(database: Database, connection: Connection, count: int) -> Begun:
-    """Return ``count`` new run numbers, the time, and the version of the gates; in one round trip with the numbers."""
+    """Return ``count`` new run numbers, the time, and the version of the gates; in one round trip with the numbers.
+
+    The first thing that a transaction does: on MySQL it commits what was done before.
+    """
     engine = database.engine
     if engine.sequences:
-        rows = connection.execute(_numbers(engine), {"count": count}).all()
-        return Begun(sorted(row[0] for row in rows), *rows[0][1:])
+        (numbers,) = database.exchange(connection, Request(_numbers(engine), {"count": count}))
+        return Begun(sorted(row[0] for row in numbers.rows), *numbers.rows[0][1:])
     if engine.returning:
         bump = _BUMP.returning(counters.c.value, engine.now, _GATES)
         last, now, gates = connection.execute(bump, {"count": count}).one()

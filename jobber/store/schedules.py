@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
@@ -132,17 +133,22 @@ class ScheduleBook:
 
     # -- firing --------------------------------------------------------------------------------------------------------
 
-    def due(self, tasks: Collection[str], limit: int = 100) -> tuple[Micros, list[Schedule]]:
-        """Return the time, and schedules of these tasks that are due, the one that is due longest first."""
+    def due(self, tasks: Collection[str], but: Collection[str] = (), limit: int = 100) -> tuple[Micros, list[Schedule]]:
+        """Return the time, and schedules of these tasks that are due, the one that is due longest first.
+
+        Parameters:
+            but: IDs of those that are left out.
+        """
         now = self._database.engine.now
         statement = (
             select(now.label("clock"), schedules)
             .where(schedules.c.next_at <= now, schedules.c.paused.is_(None))
             .where(self._database.engine.among(schedules.c.task, "tasks"))
+            .where(~self._database.engine.among(schedules.c.schedule_id, "but"))
             .order_by(schedules.c.next_at)
             .limit(limit)
         )
-        wanted = {"tasks": self._database.engine.many(tasks)}
+        wanted = {"tasks": self._database.engine.many(tasks), "but": self._database.engine.many(but)}
         rows = self._database.read(lambda connection: connection.execute(statement, wanted).all())
         return (rows[0].clock if rows else 0), [schedule_of(row) for row in rows]
 
@@ -175,11 +181,12 @@ class ScheduleBook:
             new, told, why = job, outcome, reason
             if new is not None and seen.overlap is not Overlap.ALLOW:
                 earlier = _unfinished(connection, seen.schedule_id, new.job_id)
-                if earlier is not None and seen.overlap is Overlap.SKIP:
-                    new, told, why = None, Outcome.SKIPPED, f"job {earlier} is not finished"
-                elif earlier is not None:
-                    new = replace(new, depends_on=(earlier,), depends_policy=Policy.FINISHED)
-            made = self._submitter.add(connection, [new])[0] if new else None  # first: see ``next_runs``
+                if earlier and seen.overlap is Overlap.SKIP:
+                    new, told, why = None, Outcome.SKIPPED, f"job {earlier[0]} is not finished"
+                elif earlier:
+                    # Not for the newest alone, which may end, being cancelled, while an older one runs.
+                    new = replace(new, depends_on=earlier, depends_policy=Policy.FINISHED)
+            made = self._submitter.add(connection, [new])[0] if new else None  # first: see ``begin``
             self._note(connection, seen.schedule_id, at, told, job=made, reason=why)
             changes: dict[str, Any] = {"next_at": then}
             if made is not None:
@@ -232,27 +239,27 @@ class ScheduleBook:
 
         Raises:
             UnknownSchedule, InvalidRequest, and as ``ReceiptBook.claim``.
+            StateUnavailable: it is run all the time.
         """
         clock = select(self._database.engine.now)
-        at = self._database.read(lambda connection: connection.execute(clock).scalar_one()) // 1000 * 1000
+        at = self._database.read(lambda connection: connection.execute(clock).scalar_one())
+        at = _between(at // 1000 * 1000)
         mine = update(schedules).where(schedules.c.schedule_id == schedule_id)
         for _ in range(ATTEMPTS):
             new = make(at)
 
             def work(connection: Connection, new: NewJob = new, at: Micros = at) -> Job:
-                (made,) = self._submitter.add(connection, [new])
-                self._receipts.claim(connection, receipt)
+                (made,) = self._submitter.add(connection, [new], receipt and receipt.of(itemgetter(0)))
                 self._note(connection, schedule_id, at, Outcome.RUN, job=made)
                 last = {"last_at": at, "last_job_id": made.job_id, "last_error": ""}
                 if connection.execute(mine.values(last)).rowcount != 1:
                     raise UnknownSchedule(f"there is no schedule {schedule_id}")
-                self._receipts.keep(connection, receipt, made)
                 return made
 
             try:
                 return self._database.write(work)
             except IntegrityError:
-                at += 1000  # somebody asked in the same millisecond
+                at = _between(at + 1000)  # somebody asked in the same millisecond
         raise StateUnavailable("the state database is too busy: this schedule is run all the time", retry_after=1)
 
     def _note(
@@ -270,6 +277,11 @@ class ScheduleBook:
         connection.execute(insert(fires).values(row))
 
 
+def _between(at: Micros) -> Micros:
+    """Return a moment that is no whole second: those are for fire times."""
+    return at + 1000 if at % 1_000_000 == 0 else at
+
+
 def _as_seen(seen: Schedule) -> Any:
     """Return an UPDATE of a schedule that nobody has changed since it was read."""
     return update(schedules).where(
@@ -283,9 +295,13 @@ def _as_seen(seen: Schedule) -> Any:
     )
 
 
-def _unfinished(connection: Connection, schedule_id: str, but: str) -> str | None:
-    """Return the newest job of a schedule that is not finished, another one than ``but``."""
+#: Unfinished jobs of its schedule that a job waits for at most.
+_AWAITED = 100
+
+
+def _unfinished(connection: Connection, schedule_id: str, but: str) -> tuple[str, ...]:
+    """Return the jobs of a schedule that are not finished, but for one, the newest first; of very many the newest."""
     # The IDs of its jobs begin with its own and a colon, and go on with the time: a range of the unique index.
     among = jobs.c.job_id > f"{schedule_id}:", jobs.c.job_id < f"{schedule_id};"
     newest = select(jobs.c.job_id).where(*among, jobs.c.job_id != but, jobs.c.schedule == schedule_id)
-    return connection.execute(newest.order_by(jobs.c.job_id.desc()).limit(1)).scalar()
+    return tuple(connection.execute(newest.order_by(jobs.c.job_id.desc()).limit(_AWAITED)).scalars())

@@ -5,20 +5,22 @@ Where there are tenants or rates, also whose turn it was, and what is left of th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
-    BindParameter,
     ColumnElement,
     Connection,
-    RowMapping,
     Text,
     bindparam,
+    case,
     cast,
+    exists,
     func,
     insert,
     literal,
@@ -32,13 +34,14 @@ from jobber.errors import Fenced
 from jobber.jobs import JobState
 from jobber.store.database import Database
 from jobber.store.engines import Engine
+from jobber.store.exchange import Answer, Request
 from jobber.store.outbox import Outbox, copying
-from jobber.store.rates import SPEND
+from jobber.store.rates import SPEND, Rate, spent
 from jobber.store.schema import RUN_COLUMNS, dispatch, jobs, lanes, rates, running, tenants, workers
 from jobber.store.surveying import Lane
 
 #: By run, what is in the rows of jobs that were started.
-Started = dict[int, RowMapping | Mapping[str, Any]]
+Started = dict[int, Mapping[str, Any]]
 
 
 class Entry(NamedTuple):
@@ -64,14 +67,14 @@ class Decision:
         heads: better lower bounds of lanes.
         served: the turn in which each tenant was last served; empty where there are no tenants.
         turn: the last one that was taken.
-        spent: rows of ``SPEND``.
+        rates: of the databases with a rate on which any of them starts.
     """
 
     chosen: Sequence[tuple[Lane, int]]
     heads: Sequence[tuple[Lane, int]] = ()
     served: Mapping[str, int] = field(default_factory=dict)
     turn: int = 0
-    spent: Sequence[Mapping[str, Any]] = ()
+    rates: Mapping[str, Rate] = field(default_factory=dict)
 
 
 class Starter:
@@ -79,6 +82,7 @@ class Starter:
 
     def __init__(self, database: Database) -> None:
         engine = self._engine = database.engine
+        self._exchange = database.exchange
         self._told = database.events
         self._outbox = Outbox(database)
         chosen = engine.among(jobs.c.run, "runs")
@@ -86,27 +90,34 @@ class Starter:
         self._take = ready.with_for_update(key_share=True, skip_locked=True)
         self._start_some = update(jobs).where(chosen).values(_started(bindparam("at")))
         self._free = select(lanes.c.id).where(engine.among(lanes.c.id, "lanes")).with_for_update(skip_locked=True)
+        self._serve = engine.upsert(tenants, {"tenant": bindparam("of_tenant")}, {"served": bindparam("at_turn")})
 
-    def enter(self, connection: Connection, worker: int) -> Entry:
-        """Lock the dispatch row.
+    @staticmethod
+    def entering(worker: int) -> Request:
+        """Return what locks the dispatch row; ``entered`` reads the answer."""
+        return Request(_ENTER, {"worker": worker})
+
+    @staticmethod
+    def entered(answer: Answer) -> Entry:
+        """Return what the dispatch row says.
 
         Raises:
             Fenced: the worker was declared dead, or never registered.
         """
-        version, turn, name = connection.execute(_ENTER, {"worker": worker}).one()
+        ((version, turn, name),) = answer.rows
         if name is None:
             raise Fenced("this worker was declared dead; it must register again")
         return Entry(version, turn, name)
 
     def wait_for(self, connection: Connection, run: int) -> None:
-        """Wait until nobody else holds a run, and hold it. Before ``enter``: then nobody waits with who waits here."""
+        """Wait until nobody else holds a run, and hold it. Before ``entering``: no other claim waits along."""
         connection.execute(_HOLD, {"of_run": run})
 
     def start(self, connection: Connection, worker: int, name: str, decision: Decision) -> Started:
         """Start the chosen runs, note them as running, raise the heads; return what is in the rows of the runs now.
 
         Waits for nobody: a run that somebody else holds right now is not started, nor is one that was cancelled since
-        the look.
+        the look. On a server it ends the transaction.
         """
         chosen, heads = decision.chosen, decision.heads
         if not chosen and not heads:
@@ -128,50 +139,48 @@ class Starter:
                 "served": list(decision.served.values()),
                 "turn": decision.turn,
             }
-        if decision.spent:
-            parameters |= {f"{key}s": [row[key] for row in decision.spent] for key in ("of_db", "next", "short")}
-        statement = _start_at_once(self._engine, bool(decision.served), bool(decision.spent), self._told)
-        rows: Sequence[Any] = connection.execute(statement, parameters).all()
-        return {row.run: row._mapping for row in rows}
+        if decision.rates:
+            found = decision.rates.values()
+            parameters |= {
+                "dbs": list(decision.rates),
+                "bases": [rate.full_since for rate in found],
+                "intervals": [rate.interval for rate in found],
+                "nows": [rate.now for rate in found],
+            }
+        statement = _start_at_once(self._engine, bool(decision.served), bool(decision.rates), self._told)
+        (answer,) = self._exchange(connection, Request(statement, parameters), commit=True)
+        return {row["run"]: row for row in answer.mappings()}
 
     def _start_in_steps(self, connection: Connection, worker: int, name: str, decision: Decision) -> Started:
-        runs = [run for _, run in decision.chosen]
-        free: Sequence[Any] = []
-        if runs:
-            free = connection.execute(self._take, {"runs": self._engine.many(runs)}).all()
-        started: Started = {}
-        if free:
-            now = free[0].now
-            which = {"runs": self._engine.many([row.run for row in free]), "by": name, "at": now}
-            connection.execute(self._start_some, which)
-            news = {**_NEWS, "worker": name, "started_at": now}
-            started = {row.run: {**row._mapping, **news, "attempt": row.attempt + 1} for row in free}
-            slots = [
-                {**_IDLE, "run": run, "attempt": row["attempt"], "worker": worker, "lane": row["lane"]}
-                for run, row in started.items()
-            ]
-            connection.execute(_NOTE, slots)
-            if decision.served:
-                for tenant, turn in decision.served.items():
-                    connection.execute(self._engine.upsert(tenants, {"tenant": tenant}, {"served": turn}))
-                connection.execute(_TURN, {"turn": decision.turn})
-            if decision.spent:
-                connection.execute(SPEND, decision.spent)
-            self._outbox.note(connection, list(started), "started")
-        held = {lane.id for lane, run in decision.chosen if run not in started}
-        self._raise(connection, [(lane, head) for lane, head in decision.heads if lane.id not in held])
-        return started
-
-    def _raise(self, connection: Connection, heads: Sequence[tuple[Lane, int]]) -> None:
+        many = self._engine.many
+        taking = Request(self._take, {"runs": many([run for _, run in decision.chosen])})
         # A head that is too low is never wrong, so a claim, which holds everybody up, waits for no lane: one that a
         # submission holds right now is about to change its version anyway.
-        if heads and self._engine.row_locks:
-            wanted = {"lanes": self._engine.many([lane.id for lane, _ in heads])}
-            free = set(connection.execute(self._free, wanted).scalars())
-            heads = [(lane, head) for lane, head in heads if lane.id in free]
-        if heads:
-            rows = [{"lane": lane.id, "seen": lane.version, "to": head} for lane, head in heads]
-            connection.execute(_RAISE, rows)
+        freeing = Request(self._free, {"lanes": many([lane.id for lane, _ in decision.heads])})
+        taken, free = self._exchange(connection, taking, freeing)
+        runs = {row["run"]: row for row in taken.mappings()}
+        started: Started = {}
+        requests: list[Request] = []
+        if runs:
+            now = next(iter(runs.values()))["now"]
+            requests.append(Request(self._start_some, {"runs": many(list(runs)), "by": name, "at": now}))
+            for run, row in runs.items():
+                started[run] = {**row, **_NEWS, "worker": name, "started_at": now, "attempt": row["attempt"] + 1}
+                slot = {"of_run": run, "of_attempt": row["attempt"] + 1, "holder": worker, "in_lane": row["lane"]}
+                requests.append(Request(_NOTE, slot))
+            tenants_served = {row["tenant"] for row in runs.values()}
+            served = [one for one in decision.served.items() if one[0] in tenants_served]
+            requests += [Request(self._serve, {"of_tenant": tenant, "at_turn": turn}) for tenant, turn in served]
+            requests += [Request(_TURN, {"turn": decision.turn})] if served else []
+            starts = Counter(row["db"] for row in runs.values() if row["db"] in decision.rates)
+            requests += [Request(SPEND, row) for row in spent(decision.rates, starts)]
+            requests += self._outbox.noting(list(started), "started")
+        held = {lane.id for lane, run in decision.chosen if run not in started}
+        open_to_us = {lane_id for (lane_id,) in free.rows} - held
+        heads = [(lane, head) for lane, head in decision.heads if lane.id in open_to_us]
+        requests += [Request(_RAISE, {"lane": lane.id, "seen": lane.version, "to": head}) for lane, head in heads]
+        self._exchange(connection, *requests, commit=True)
+        return started
 
 
 _NAME = select(workers.c.name).where(workers.c.id == bindparam("worker"), ~workers.c.dead).scalar_subquery()
@@ -180,9 +189,16 @@ _ENTER = select(dispatch.c.gates_version, dispatch.c.turn, _NAME).with_for_updat
 _HOLD = select(jobs.c.run).where(jobs.c.run == bindparam("of_run")).with_for_update(key_share=True)
 _READY = jobs.c.ord.is_not(None)
 _STARTED = (*(jobs.c[column] for column in RUN_COLUMNS), jobs.c.lane)
-_NOTE = insert(running)
+_NOTE = insert(running).values(
+    run=bindparam("of_run"),
+    attempt=bindparam("of_attempt"),
+    worker=bindparam("holder"),
+    lane=bindparam("in_lane"),
+    phase="",
+    rows=0,
+    bytes=0,
+)
 _TURN = update(dispatch).values(turn=bindparam("turn"))
-_IDLE = {"phase": "", "rows": 0, "bytes": 0}
 _RAISE = (
     update(lanes)
     .where(lanes.c.id == bindparam("lane"), lanes.c.version == bindparam("seen"))
@@ -207,9 +223,8 @@ def _start_at_once(engine: Engine, in_turn: bool, rated: bool, told: bool) -> An
         in_turn, rated: whether tenants were served, and rates spent.
         told: whether the broker is to be told.
     """
-    numbers = ARRAY(BigInteger)
     # It waits for no run: to wait here is to make all claims wait.
-    free_runs = select(jobs.c.run).where(engine.among(jobs.c.run, "runs"), _READY)
+    free_runs = select(jobs.c.run).where(jobs.c.run == func.any(array("runs")), _READY)
     taken = free_runs.with_for_update(key_share=True, skip_locked=True).cte("taken")
     starting = update(jobs).where(jobs.c.run == taken.c.run).values(_started(engine.now))
     started = starting.returning(*_STARTED).cte("started")
@@ -225,17 +240,17 @@ def _start_at_once(engine: Engine, in_turn: bool, rated: bool, told: bool) -> An
             literal(0),
         ),
     )
-    ids = bindparam("lanes", type_=numbers)
+    ids = array("lanes")
     raised = (
-        func.unnest(ids, bindparam("versions", type_=numbers), bindparam("heads", type_=numbers))
+        func.unnest(ids, array("versions"), array("heads"))
         .table_valued("id", "version", "head", name="raised")
         .render_derived()
     )
     # The next job of a lane of whose runs one was not to be had is that run.
-    homes = func.unnest(bindparam("runs", type_=numbers), bindparam("homes", type_=numbers))
+    homes = func.unnest(array("runs"), array("homes"))
     home = homes.table_valued("run", "lane", name="home").render_derived()
     held = select(home.c.lane).where(home.c.run.not_in(select(started.c.run)))
-    # Nor does it wait for a lane (see Starter._raise).
+    # Nor does it wait for a lane (see Starter._start_in_steps).
     free = select(lanes.c.id).where(lanes.c.id == func.any(ids)).with_for_update(skip_locked=True).cte("free")
     raising = (
         update(lanes)
@@ -244,27 +259,41 @@ def _start_at_once(engine: Engine, in_turn: bool, rated: bool, told: bool) -> An
         .values(head=raised.c.head)
     )
     parts = [noted.cte("noted"), raising.cte("raising")]
+    # What did not start costs no turn and no rate.
     if in_turn:
-        parts += [_serve().cte("serving"), _TURN.cte("turned")]
+        any_started = exists(select(started.c.run))
+        parts += [_serve(started).cte("serving"), _TURN.where(any_started).cte("turned")]
     if rated:
-        parts.append(_spend().cte("spending"))
+        parts.append(_spend(started).cte("spending"))
     if told:
         parts.append(copying(started, cast(literal("started"), Text), engine.now).cte("told"))
     return select(started).add_cte(*parts)
 
 
-def _serve() -> Any:
-    served = func.unnest(_array("tenants", Text()), _array("served")).table_valued("tenant", "served", name="turns")
-    row = postgresql.insert(tenants).from_select(["tenant", "served"], select(served.render_derived()))
+def _serve(started: CTE) -> Any:
+    served = func.unnest(array("tenants", Text()), array("served")).table_valued("tenant", "served", name="turns")
+    turns = served.render_derived()
+    those = select(turns).where(turns.c.tenant.in_(select(started.c.tenant)))
+    row = postgresql.insert(tenants).from_select(["tenant", "served"], those)
     return row.on_conflict_do_update(index_elements=["tenant"], set_={"served": row.excluded.served})
 
 
-def _spend() -> Any:
-    arrays = _array("of_dbs", Text()), _array("nexts"), _array("shorts")
-    spent = func.unnest(*arrays).table_valued("db", "next_at", "short", name="spent").render_derived()
-    values = {"next_at": spent.c.next_at, "short_until": func.coalesce(spent.c.short, rates.c.short_until)}
-    return update(rates).where(rates.c.db == spent.c.db).values(values)
+def _spend(started: CTE) -> Any:
+    """Return the statement that does as ``rates.spent`` says, of those that did start."""
+    arrays = array("dbs", Text()), array("bases"), array("intervals"), array("nows")
+    found = func.unnest(*arrays).table_valued("db", "base", "interval", "now", name="found").render_derived()
+    starts = select(started.c.db, func.count().label("count")).group_by(started.c.db).subquery("starts")
+    next_at = found.c.base + starts.c.count * found.c.interval
+    short = case((next_at > found.c.now, next_at), else_=rates.c.short_until)
+    of_db = rates.c.db == found.c.db, rates.c.db == starts.c.db
+    return update(rates).where(*of_db).values(next_at=next_at, short_until=short)
 
 
-def _array(name: str, of: Any = None) -> BindParameter[Any]:
-    return bindparam(name, type_=ARRAY(of or BigInteger()))
+def array(name: str, of: Any = None) -> ColumnElement[Any]:
+    """Return an array parameter whose length PostgreSQL does not see when it plans.
+
+    It takes ten elements for granted then, whether it plans for this run or for all to come, and so is content with one
+    plan for all: making one for each run costs a fifth of a claim.
+    """
+    kind = ARRAY(of or BigInteger())
+    return cast(select(bindparam(name, type_=kind)).scalar_subquery(), kind)

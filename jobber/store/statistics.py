@@ -41,6 +41,8 @@ PATIENCE = 20.0
 FRESH, SHARE, STALE = 3.0, 20, 300.0
 #: Answers that are kept.
 KEPT = 16
+#: Seconds for which a caller without an answer waits while another one counts: each holds a thread of the server.
+WAIT = 1.0
 #: Widths of the intervals of a series, in seconds, and how many there are at most.
 WIDTHS = (1, 5, 10, 30, 60, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
 POINTS = 100
@@ -109,6 +111,12 @@ def width_of(hours: float) -> int:
     return next((width for width in WIDTHS if hours * 3600 / width <= POINTS - 1), WIDTHS[-1])
 
 
+def rounded(hours: float) -> float:
+    """Return hours as they are counted, so that windows that hardly differ are one; whole hours stay as they are."""
+    step = min(width_of(hours), 3600)
+    return max(1, round(hours * 3600 / step)) * step / 3600
+
+
 class Statistician:
     """Makes statistics, and keeps them for a while."""
 
@@ -120,13 +128,21 @@ class Statistician:
     def look(self, hours: float) -> Statistics:
         """Return the figures of the last hours, as they were a few seconds ago at the most.
 
-        What took long to make is kept for longer; while one caller makes it anew, the others get the old one.
+        What took long to make is kept for longer; while one caller makes it anew, the others get the old one. One
+        window is counted at a time.
+
+        Raises:
+            StateUnavailable: another one is being counted, or the database is too slow for so many.
         """
+        hours = rounded(hours)
         kept = self._kept.get(hours)
         if kept and time.monotonic() < kept[1]:
             return kept[2]
-        if not self._lock.acquire(blocking=not kept or time.monotonic() - kept[0] > STALE):
-            return kept[2] if kept else self.look(hours)
+        if not self._lock.acquire(timeout=0 if kept and time.monotonic() - kept[0] <= STALE else WAIT):
+            kept = self._kept.get(hours)  # somebody may have made it meanwhile
+            if kept and time.monotonic() - kept[0] <= STALE:
+                return kept[2]
+            raise StateUnavailable("statistics are being counted for somebody else; try again soon")
         try:
             kept = self._kept.get(hours)
             if kept and time.monotonic() < kept[1]:

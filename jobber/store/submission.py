@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection, insert
 from sqlalchemy.exc import IntegrityError
 
 from jobber.errors import GroupIsLive, InvalidRequest, JobIsLive, StateUnavailable, UnknownGroup
 from jobber.jobs import NAME_MAX, Group, Job, JobState, Micros, NewGroup, NewJob, limit_key
-from jobber.store import tagging
 from jobber.store.admission import Backlog, NoRoom
 from jobber.store.database import ATTEMPTS, Database
 from jobber.store.ending import EndBook
@@ -24,17 +22,16 @@ from jobber.store.flights import Flights
 from jobber.store.gates import GateBook
 from jobber.store.grouping import COUNTERS
 from jobber.store.groups import Groups
+from jobber.store.insertion import Inserter, ready_rows, row_of
 from jobber.store.lanes import LaneBook, LaneKey, Woken
-from jobber.store.outbox import Outbox
 from jobber.store.parents import ParentBook, Waits
 from jobber.store.reading import Reader, finished_runs
 from jobber.store.receipts import Receipt, ReceiptBook
-from jobber.store.records import OUTSIDE, Membership, check_names, job_as_submitted, values_of
+from jobber.store.records import OUTSIDE, Membership, check_names, job_as_submitted
 from jobber.store.reuse import Numbered, Reuse
 from jobber.store.runs import begin
-from jobber.store.schema import groups, jobs, order
+from jobber.store.schema import groups
 
-_INSERT = insert(jobs)
 T = TypeVar("T")
 
 
@@ -63,8 +60,7 @@ class Submitter:
         self.reuse = Reuse(database)
         self.backlog = Backlog(database, gates)
         self._flights = Flights(database)
-        self._outbox = Outbox(database)
-        self._insert_json = database.engine.insert_json(jobs)
+        self._inserter = Inserter(database, lanes)
 
     def submit(self, new: Sequence[NewJob], *, receipt: Receipt | None = None) -> list[Job]:
         """Add jobs, in the order given; return them in that order, which is what the receipt renders.
@@ -83,15 +79,18 @@ class Submitter:
             return []
         return self._insert(new, lambda connection: self._add(connection, new, receipt, capped=True))
 
-    def add(self, connection: Connection, new: Sequence[NewJob]) -> list[Job]:
+    def add(self, connection: Connection, new: Sequence[NewJob], receipt: Receipt | None = None) -> list[Job]:
         """Add jobs in a write transaction of the caller's, who has written nothing in it yet; no backlog is too full.
+
+        Parameters:
+            receipt: renders the jobs.
 
         Raises:
             IntegrityError: of SQLAlchemy: an ID is live already.
-            InvalidRequest: as ``submit``.
+            InvalidRequest, Answered, IdempotencyConflict: as ``submit``.
         """
         check(new)
-        return self._add(connection, new, None, capped=False)
+        return self._add(connection, new, receipt, capped=False)
 
     def submit_group(self, new: NewGroup, *, receipt: Receipt | None = None) -> Group:
         """Add a group: its jobs, and its callback, which waits for them. The receipt renders it.
@@ -153,6 +152,9 @@ class Submitter:
 
         Parameters:
             fates: of those that end at once, as ``Reuse.find`` said.
+
+        Raises:
+            TryAgain: as ``Flights.join``.
         """
         joined, leading = self._flights.join(connection, [(job, run) for job, run in numbered if run not in fates])
         if fates:
@@ -163,12 +165,55 @@ class Submitter:
         return joined, fates
 
     def store(self, connection: Connection, numbered: Numbered, now: Micros, waits: Waits, woken: Woken) -> list[Job]:
-        """Insert new jobs outside groups, and end those that end at once."""
+        """Insert new jobs outside groups, and end those that end at once.
+
+        Raises:
+            TryAgain: as ``EndBook.begin``.
+            IntegrityError: of SQLAlchemy: an ID is live already.
+        """
         lanes = self._lanes_of(connection, [job for job, _ in numbered], OUTSIDE)
-        self._write(connection, _ready_rows(numbered, now, OUTSIDE, lanes, woken, held=waits.held))
+        self._inserter.insert(connection, ready_rows(numbered, now, OUTSIDE, lanes, woken, held=waits.held))
         ended = self._ends.begin(connection, waits, woken)
         over = finished_runs(self._database, connection, [run for _, run in numbered]) if ended else {}
         return [over.get(run) or job_as_submitted(job, run, now) for job, run in numbered]
+
+    def add_plain(self, connection: Connection, numbered: Numbered, now: Micros) -> list[Job]:
+        """Add jobs that wait for nothing but their time. Nothing follows in a transaction: it may be over.
+
+        Raises:
+            IntegrityError, TryAgain: as ``Inserter.insert_and_wake``.
+        """
+        if numbered:
+            woken = Woken()
+            lanes = self._lanes_of(connection, [job for job, _ in numbered], OUTSIDE)
+            rows = ready_rows(numbered, now, OUTSIDE, lanes, woken, held=())
+            self._inserter.insert_and_wake(connection, rows, woken)
+        return [job_as_submitted(job, run, now) for job, run in numbered]
+
+    def numbers(self, new: Sequence[NewJob]) -> int | None:
+        """Return the version of the gates with which ``add_numbered`` can take jobs; None if it cannot."""
+        if not self._inserter.numbers or any(job.tags or job.eta is not None for job in new):
+            return None
+        return self.backlog.uncapped(new)
+
+    def add_numbered(self, connection: Connection, new: Sequence[NewJob], *, gates: int, after: int) -> dict[str, Job]:
+        """Add jobs that wait for nothing, numbered by the database, in one step; return those that were, by their IDs.
+
+        The transaction is over then. Others are left out because the gates have changed.
+
+        Parameters:
+            gates: of ``numbers``.
+            after: a number that a run had already.
+
+        Raises:
+            IntegrityError, CommitFailed: as ``Inserter.insert_numbered``.
+        """
+        woken = Woken()
+        lanes = self._lanes_of(connection, new, OUTSIDE)
+        rows = ready_rows([(job, 0) for job in new], 0, OUTSIDE, lanes, woken, held=())
+        added = self._inserter.insert_numbered(connection, rows, woken, gates=gates, after=after)
+        by_id = {job.job_id: job for job in new}
+        return {job_id: job_as_submitted(by_id[job_id], run, now) for run, job_id, now in added}
 
     def _add_group(self, connection: Connection, new: NewGroup, receipt: Receipt | None) -> Group:
         # In this order: the group, its jobs, its callback.
@@ -211,14 +256,14 @@ class Submitter:
         numbered, ending = self.join(connection, numbered, fates)
         waits = and_ending(self._attach(connection, new, numbered, callback_run), ending)
         lanes = self._lanes_of(connection, new.jobs, member, new.callback)
-        rows = _ready_rows(numbered, now, member, lanes, woken, held=waits.held)
+        rows = ready_rows(numbered, now, member, lanes, woken, held=waits.held)
         callback = None
         if new.callback and callback_run:
             part, lane = Membership(new.group_id), lanes[new.callback.job_id]
-            rows.append(_row(new.callback, callback_run, now, part, lane, ord_=None, due=None))
+            rows.append(row_of(new.callback, callback_run, now, part, lane, ord_=None, due=None))
             woken.later(lane)
             callback = job_as_submitted(new.callback, callback_run, now, part)
-        self._write(connection, rows)
+        self._inserter.insert(connection, rows)
         if self._ends.begin(connection, waits, woken):
             group = self._groups.look(connection, run)
         else:
@@ -255,16 +300,6 @@ class Submitter:
         lanes = self._lanes.ids(connection, set(keys.values()), group.group_limit)
         return {job_id: lanes[key] for job_id, key in keys.items()}
 
-    def _write(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
-        # Two submissions that share IDs wait for each other at the unique index: in one order, never in a circle.
-        rows.sort(key=lambda row: str(row["job_id"]))
-        if self._insert_json is not None and len(rows) > 1:
-            connection.execute(self._insert_json, {"rows": json.dumps(rows)})
-        else:
-            connection.execute(_INSERT, rows if len(rows) > 1 else rows[0])
-        tagging.note(self._database, connection, rows)
-        self._outbox.note(connection, [row["run"] for row in rows], "submitted")
-
     def _refuse(self, ids: Sequence[str], group_id: str | None) -> None:
         live = self._reader.live(ids)
         for job_id in ids:
@@ -296,39 +331,3 @@ def check(new: Sequence[NewJob]) -> None:
             raise InvalidRequest(f"job_id {job.job_id} comes twice in one submission", field="job_id")
         seen.add(job.job_id)
         check_names(job)
-
-
-def _ready_rows(
-    new: Sequence[tuple[NewJob, int]],
-    now: Micros,
-    group: Membership,
-    lanes: Mapping[str, int],
-    woken: Woken,
-    *,
-    held: Collection[int],
-) -> list[dict[str, Any]]:
-    """Return the rows of new jobs that may run now, or at their start time, but for those that are held.
-
-    Parameters:
-        lanes: by the job's ID.
-        held: runs that wait for something else than their time.
-    """
-    rows = []
-    for job, run in new:
-        lane, later = lanes[job.job_id], job.eta is not None and job.eta > now
-        ready = not later and run not in held
-        ord_ = order(job.priority, run)
-        if ready:
-            woken.ready(lane, job.queue, ord_)
-        else:
-            woken.later(lane)
-        due = job.eta if later and run not in held else None
-        rows.append(_row(job, run, now, group, lane, ord_=ord_ if ready else None, due=due))
-    return rows
-
-
-def _row(
-    new: NewJob, run: int, now: Micros, group: Membership, lane: int, *, ord_: int | None, due: Micros | None
-) -> dict[str, Any]:
-    place = {"lane": lane, "ord": ord_, "due": due, "ready_at": new.eta, "ended_attempt": 0, "ended_as": ""}
-    return {**values_of(new, run, now, group), **place}

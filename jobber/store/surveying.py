@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    CompoundSelect,
     Connection,
     FromClause,
     Select,
@@ -23,19 +22,20 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    union_all,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from jobber.jobs import Job
 from jobber.store.database import Database
 from jobber.store.engines import Engine
+from jobber.store.exchange import Answer, Request
 from jobber.store.gates import Gate, GateKind, Gates, Usage
-from jobber.store.rates import Rate, read_rates
+from jobber.store.rates import Rate, asking, rates_of
 from jobber.store.schema import EMPTY, ORD_STEP, jobs, lanes, running, tenants
 from jobber.store.turns import Place, Turns
 
-#: Lanes that one statement reads where each is a SELECT of its own.
+#: Lanes that are read at a time to see which queues have anything to run.
 CHUNK = 16
 #: Open lanes of each queue that the first survey shows, the second, and the last.
 FIRST, MORE, ALL = 8, 256, 2**31
@@ -95,6 +95,7 @@ class Survey:
         turns: whose turn it is among tenants.
         unseen: by queue, the place of the first open lane that is not listed.
         suspect: whether the worker that asks runs a suspect.
+        full: gates behind which nothing can start.
     """
 
     lanes: Sequence[Lane]
@@ -102,22 +103,11 @@ class Survey:
     turns: Turns
     unseen: Mapping[str, Place]
     suspect: bool
+    full: frozenset[Gate]
 
 
-def surveys(
-    database: Database,
-    connection: Connection,
-    gates: Gates,
-    *,
-    worker: int = 0,
-    served: Mapping[str, Collection[str]] | None = None,
-    behind: Collection[Gate] = (),
-    count: int = 1,
-) -> Iterator[Survey]:
-    """Yield surveys, of one statement each once it is known what runs, while the one before did not show enough.
-
-    There may be thousands of lanes, of which the first few nearly always do: those behind a full limit are left out.
-    They come in the order in which they are served, so that the thousand lanes of one tenant hide no other's.
+class Look:
+    """A look at what could run. There may be thousands of lanes, of which the first few nearly always do.
 
     Parameters:
         worker: whose own running jobs are counted apart.
@@ -125,45 +115,109 @@ def surveys(
         behind: open are only lanes that pass one of these gates.
         count: ready jobs that are shown of a lane.
     """
-    engine, served = database.engine, served or {}
-    busy = _look_at_what_runs(connection, worker)
-    rates = read_rates(engine, connection) if gates.rated else {}
-    shut = {kind: set(names) for kind in GateKind if (names := gates.paused(kind))}
-    for gate in _usage(gates, rates, busy).full():
-        shut.setdefault(gate.kind, set()).add(gate.name)
-    passed: dict[GateKind, list[str]] = {}
-    for gate in behind:
-        passed.setdefault(gate.kind, []).append(gate.name)
-    statement = _open_lanes(engine, tuple(served), tuple(passed), tuple(shut), gates.tenants)
-    parameters = {
-        **{name: engine.many(names) for name, names in served.items()},
-        **{f"behind_{kind.value}": engine.many(names) for kind, names in passed.items()},
-        **{f"shut_{kind.value}": engine.many(names) for kind, names in shut.items()},
-        **({"count": count} if engine.arrays else {}),
-    }
-    for most in (FIRST, MORE, ALL):
-        usage, turns = _usage(gates, rates, busy), Turns()
-        found: list[Lane] = []
-        next_: list[Lane] = []
-        for lane, number, _ in busy:
-            turns.add(lane.tenant, number)
-        rows: Sequence[Any] = connection.execute(statement, parameters | {"most": most}).all()
-        for *facts, place, ready in rows:
-            lane = Lane._make((*facts, None if ready is None else [Ready._make(pair) for pair in ready]))
-            turns.served[lane.tenant] = lane.served
-            (found if place <= most else next_).append(lane)
-        unseen = {lane.queue: turns.place(lane.tenant, lane.head) for lane in next_}
-        yield Survey(found, usage, turns, unseen, any(lane.suspect and mine for lane, _, mine in busy))
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        worker: int = 0,
+        served: Mapping[str, Collection[str]] | None = None,
+        behind: Collection[Gate] = (),
+        count: int = 1,
+    ) -> None:
+        self._exchange, self._engine = database.exchange, database.engine
+        self._worker = worker
+        self._served = served or {}
+        self._behind = _by_kind(behind)
+        self._count = count
+
+    def requests(self, gates: Gates, full: Collection[Gate] = ()) -> list[Request]:
+        """Return what is asked at first: what runs, the rates, and the first lanes.
+
+        Parameters:
+            full: gates behind which nothing can start, it is thought: lanes behind them are left out.
+        """
+        rates = [Request(asking(self._engine))] if gates.rated else []
+        return [Request(_RUNS, {"worker": self._worker}), *rates, self._lanes(gates, full, FIRST)]
+
+    def surveys(
+        self, connection: Connection, gates: Gates, answers: Sequence[Answer], thought: Collection[Gate] = ()
+    ) -> Iterator[Survey]:
+        """Yield surveys, each of one request and of more lanes, while the one before did not show enough.
+
+        Lanes come in the order in which they are served, so that the thousand lanes of one tenant hide no other's.
+
+        Parameters:
+            answers: to ``requests`` with these gates, and with the gates that were ``thought`` to be full.
+        """
+        busy = _busy(answers[0])
+        rates = rates_of(answers[1].rows) if gates.rated else {}
+        full = frozenset(_usage(gates, rates, busy).full())
+        lanes_seen: Answer | None = answers[-1] if full.issuperset(thought) else None
+        for most in (FIRST, MORE, ALL):
+            if lanes_seen is None:
+                (lanes_seen,) = self._exchange(connection, self._lanes(gates, full, most))
+            yield _survey(lanes_seen.rows, most, busy, _usage(gates, rates, busy), full)
+            lanes_seen = None
+
+    def _lanes(self, gates: Gates, full: Collection[Gate], most: int) -> Request:
+        paused = {kind: set(names) for kind in GateKind if (names := gates.paused(kind))}
+        shut = _by_kind(full, paused)
+        statement = _open_lanes(self._engine, tuple(self._served), tuple(self._behind), tuple(shut), gates.tenants)
+        many = self._engine.many
+        values = {
+            **{name: many(names) for name, names in self._served.items()},
+            **{f"behind_{kind.value}": many(names) for kind, names in self._behind.items()},
+            **{f"shut_{kind.value}": many(names) for kind, names in shut.items()},
+            **({"count": self._count} if self._engine.arrays else {}),
+        }
+        return Request(statement, {**values, "most": most})
 
 
-def usage_now(database: Database, connection: Connection, gates: Gates) -> Usage:
-    """Return how full the limits are."""
-    rates = read_rates(database.engine, connection) if gates.rated else {}
-    return _usage(gates, rates, _look_at_what_runs(connection, worker=0))
+def _by_kind(
+    gates: Collection[Gate], more: Mapping[GateKind, Collection[str]] | None = None
+) -> dict[GateKind, Collection[str]]:
+    found: dict[GateKind, set[str]] = {kind: set(names) for kind, names in (more or {}).items()}
+    for gate in gates:
+        found.setdefault(gate.kind, set()).add(gate.name)
+    # In one order: the statement is one per combination of kinds.
+    return {kind: found[kind] for kind in GateKind if kind in found}
 
 
-def _look_at_what_runs(connection: Connection, worker: int) -> list[Busy]:
-    return [Busy(Lane(*facts), count, mine) for *facts, count, mine in connection.execute(_RUNS, {"worker": worker})]
+def _survey(
+    rows: Sequence[tuple[Any, ...]], most: int, busy: Sequence[Busy], usage: Usage, full: frozenset[Gate]
+) -> Survey:
+    turns = Turns()
+    found: list[Lane] = []
+    next_: list[Lane] = []
+    for lane, number, _ in busy:
+        turns.add(lane.tenant, number)
+    for *facts, place, ready in rows:
+        lane = Lane._make((*facts, None if ready is None else [Ready._make(pair) for pair in ready]))
+        turns.served[lane.tenant] = lane.served
+        (found if place <= most else next_).append(lane)
+    unseen = {lane.queue: turns.place(lane.tenant, lane.head) for lane in next_}
+    return Survey(found, usage, turns, unseen, any(lane.suspect and mine for lane, _, mine in busy), full)
+
+
+def usage_requests(engine: Engine, gates: Gates, job: Job) -> list[Request]:
+    """Return what asks how full the limits are on the way of a job, if it has any; ``usage_of`` reads the answers."""
+    runs = [Request(_RUNS, {"worker": 0})] if any(gates.limited(job)) else []
+    return [*runs, *([Request(asking(engine))] if job.db in gates.rated else [])]
+
+
+def usage_of(gates: Gates, job: Job, answers: Sequence[Answer]) -> Usage:
+    """Return how full the limits are on the way of a job.
+
+    Parameters:
+        answers: to ``usage_requests`` with these gates.
+    """
+    rates = rates_of(answers[-1].rows) if job.db in gates.rated else {}
+    return _usage(gates, rates, _busy(answers[0]) if any(gates.limited(job)) else [])
+
+
+def _busy(answer: Answer) -> list[Busy]:
+    return [Busy(Lane(*facts), count, mine) for *facts, count, mine in answer.rows]
 
 
 def _usage(gates: Gates, rates: Mapping[str, Rate], busy: Sequence[Busy]) -> Usage:
@@ -189,13 +243,12 @@ def _open_lanes(
     engine: Engine, served: tuple[str, ...], behind: tuple[GateKind, ...], shut: tuple[GateKind, ...], in_turn: bool
 ) -> Select[Any]:
     """Return the statement of a survey; building it costs more than running it."""
-    is_open = [
-        lanes.c.head < EMPTY,
-        *(engine.among(lanes.c[name], name) for name in served),
-        *(~engine.among(_NAMES[kind], f"shut_{kind.value}") for kind in shut),
-    ]
+    is_open = [lanes.c.head < EMPTY]
     if behind:
         is_open.append(or_(*(engine.among(_NAMES[kind], f"behind_{kind.value}") for kind in behind)))
+    # Databases try these in turn: what is shut are few names, and may leave out most lanes; tasks may be hundreds.
+    is_open += [~engine.among(_NAMES[kind], f"shut_{kind.value}") for kind in shut]
+    is_open += [engine.among(lanes.c[name], name) for name in served]
     order: tuple[ColumnElement[Any], ...] = (lanes.c.head,)
     since: ColumnElement[int] = literal_column("0", BigInteger)
     those: FromClause = lanes
@@ -212,7 +265,7 @@ def _open_lanes(
         those = lanes.outerjoin(busy, busy.c.tenant == lanes.c.tenant).outerjoin(
             tenants, tenants.c.tenant == lanes.c.tenant
         )
-    place = func.row_number().over(partition_by=lanes.c.queue, order_by=order).label("place")
+    place = func.row_number(type_=BigInteger).over(partition_by=lanes.c.queue, order_by=order).label("place")
     ranked = (
         select(*_FACTS, lanes.c.head, lanes.c.version, since.label("served"), place)
         .select_from(those)
@@ -250,7 +303,9 @@ def open_queues(
         behind: only jobs that pass one of these gates.
     """
     is_open: set[str] = set()
-    for found in surveys(database, connection, gates, behind=behind):
+    look = Look(database, behind=behind)
+    answers = database.exchange(connection, *look.requests(gates))
+    for found in look.surveys(connection, gates, answers):
         candidates = [lane for lane in found.lanes if found.usage.free(lane)]
         is_open.update(lane.queue for lane in candidates if lane.ready)
         candidates = [lane for lane in candidates if lane.ready is None]
@@ -282,39 +337,19 @@ _READ_MANY = select(_WANTED.c.lane, _FIRST.c.ord, _FIRST.c.run).select_from(_WAN
 _READ_ONE = _first_of(bindparam("lane", type_=BigInteger), bindparam("head", type_=BigInteger))
 
 
-@lru_cache(maxsize=64)
-def _read_some(count: int) -> CompoundSelect[Any]:
-    """Return ``_READ_ONE`` for ``count`` lanes in one statement, for engines without LATERAL."""
-    each = (
-        select(literal_column(str(n), BigInteger), jobs.c.ord, jobs.c.run)
-        .where(jobs.c.lane == bindparam(f"lane{n}"), jobs.c.ord >= bindparam(f"head{n}"))
-        .order_by(jobs.c.ord)
-        .limit(bindparam("count", type_=BigInteger))
-        for n in range(count)
-    )
-    return union_all(*each)
-
-
 def read(database: Database, connection: Connection, wanted: Sequence[Lane], count: int) -> dict[int, list[Ready]]:
     """Return the first ``count`` ready jobs of each lane, in order."""
     found: dict[int, list[Ready]] = {lane.id: [] for lane in wanted}
     if database.engine.arrays:
-        parameters = {"lanes": [lane.id for lane in wanted], "heads": [lane.head for lane in wanted], "count": count}
-        for lane_id, ord_, run in connection.execute(_READ_MANY, parameters):
+        values = {"lanes": [lane.id for lane in wanted], "heads": [lane.head for lane in wanted], "count": count}
+        (answer,) = database.exchange(connection, Request(_READ_MANY, values))
+        for lane_id, ord_, run in answer.rows:
             found[lane_id].append(Ready(ord_, run))
-    elif database.engine.row_locks and len(wanted) > 1:  # on a server: round trips cost
-        for start in range(0, len(wanted), CHUNK):
-            some = wanted[start : start + CHUNK]
-            values: dict[str, int] = {"count": count}
-            for n, lane in enumerate(some):
-                values |= {f"lane{n}": lane.id, f"head{n}": lane.head}
-            for n, ord_, run in connection.execute(_read_some(len(some)), values):
-                found[some[n].id].append(Ready(ord_, run))
+        # The rows of several lanes come in any order.
+        for ready in found.values():
+            ready.sort()
     else:
-        for lane in wanted:
-            rows = connection.execute(_READ_ONE, {"lane": lane.id, "head": lane.head, "count": count}).all()
-            found[lane.id] = [Ready(*row) for row in rows]
-    # The rows of several lanes come in any order.
-    for ready in found.values():
-        ready.sort()
+        each = [Request(_READ_ONE, {"lane": lane.id, "head": lane.head, "count": count}) for lane in wanted]
+        for lane, answer in zip(wanted, database.exchange(connection, *each), strict=True):
+            found[lane.id] = [Ready(*row) for row in answer.rows]
     return found

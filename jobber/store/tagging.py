@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import BigInteger, Connection, Insert, Text, delete, insert, select
 
 from jobber.jobs import NAME_MAX
 from jobber.store.database import Database
+from jobber.store.engines import Engine
+from jobber.store.exchange import Request
 from jobber.store.schema import tags
 
 _INSERT = insert(tags)
-#: So many are sent one by one.
-FEW = 10
 #: Characters of a long text that stay before its hash.
 _KEPT = NAME_MAX - 65
 
@@ -40,25 +41,35 @@ def key(text: str) -> str:
     return f"{start}#{sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
-def note(database: Database, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def note(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Note the tags of new runs; the last thing that a submission inserts.
 
     Parameters:
         rows: of the runs, by column name: ``run`` and ``tags`` (JSON) are read.
     """
-    new = [
+    if new := _rows(rows):
+        connection.execute(_INSERT, new if len(new) > 1 else new[0])
+
+
+def noting(database: Database, rows: Sequence[Mapping[str, Any]]) -> list[Request]:
+    """Return what ``note`` would run, for an engine that takes rows as JSON."""
+    new = _rows(rows)
+    return [Request(_insert_many(database.engine), {"rows": json.dumps(new)})] if new else []
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
         {"name": key(name), "value": key(value), "run": row["run"]}
         for row in rows
         if row["tags"] != "{}"
         for name, value in json.loads(row["tags"]).items()
     ]
-    if not new:
-        return
-    insert_json = database.engine.insert_json(tags)
-    if insert_json is not None and len(new) > FEW:
-        connection.execute(insert_json, {"rows": json.dumps(new)})
-    else:
-        connection.execute(_INSERT, new if len(new) > 1 else new[0])
+
+
+@lru_cache(maxsize=4)
+def _insert_many(engine: Engine) -> Insert:
+    new = engine.rows("rows", {"name": Text(), "value": Text(), "run": BigInteger()})
+    return insert(tags).from_select(["name", "value", "run"], select(new))
 
 
 def forget(database: Database, connection: Connection, runs: Collection[int]) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
-from jobber.columns import Column, encode_columns
 from jobber.errors import Fenced, JobIsFinished, JobIsLive, UnknownJob
-from jobber.jobs import Ending, Job, JobState, Micros
+from jobber.jobs import Ending, Job, JobState
 from jobber.store.attempts import AttemptBook
 from jobber.store.database import Database
-from jobber.store.ending import CANCELLED_BY_REQUEST, EndBook, Outcome
-from jobber.store.events import EventBook
-from jobber.store.gates import GateBook
+from jobber.store.ending import CANCELLING, EndBook, Outcome
+from jobber.store.exchange import Request
+from jobber.store.finishing import Finished, Finisher, Success, ran
+from jobber.store.gates import VERSION, GateBook, Gates
 from jobber.store.grouping import GroupBook
 from jobber.store.history import forget
 from jobber.store.lanes import LaneBook, LaneKey, Woken, key_of
@@ -56,7 +56,6 @@ class Transitions:
         ends: EndBook,
         groups: GroupBook,
         attempts: AttemptBook,
-        events: EventBook,
         reader: Reader,
     ) -> None:
         self._database = database
@@ -65,38 +64,52 @@ class Transitions:
         self._ends = ends
         self._groups = groups
         self._attempts = attempts
-        self._events = events
         self._outbox = Outbox(database)
+        self._finisher = Finisher(database)
         self._reader = reader
 
     # -- how an attempt ends -------------------------------------------------------------------------------------------
 
-    def succeed(
-        self,
-        job: Job,
-        *,
-        rows: int,
-        columns: Sequence[Column],
-        snapshot_at: Micros | None = None,
-        size: int | None = None,
-    ) -> frozenset[str]:
-        """STARTED to SUCCESS; the result lives ``ttl`` seconds from now on.
+    def succeed(self, success: Success) -> frozenset[str]:
+        """STARTED to SUCCESS; the result lives ``ttl`` seconds from now on."""
+        done = self.finish([success])
+        if not done.ended:
+            return self._end(success.job, JobState.SUCCESS, success.outcome())
+        return done.wake | (self.freed(success.job) if done.freed else frozenset())
 
-        Parameters:
-            snapshot_at: when its query began to read; the start of the attempt where nobody can tell.
-            size: bytes of its rows; as many as the last heartbeat told where nobody knows better.
+    def finish(self, wanted: Sequence[Success]) -> Finished:
+        """End attempts that succeeded, those of them that somebody else does not hold right now.
+
+        What became of the others ``succeed`` says.
         """
-        snapshot = job.started_at if snapshot_at is None else snapshot_at
-        outcome = {"rows": rows, "columns": encode_columns(columns), "error": "", "error_code": ""}
-        outcome |= {**_ran(job), "snapshot_at": snapshot}
-        if size is not None:
-            outcome |= {"rows_so_far": rows, "bytes_so_far": size}
-        return self._end(job, JobState.SUCCESS, outcome)
+
+        def work(connection: Connection) -> tuple[list[Success], Woken, Gates]:
+            woken = Woken()
+            held = self._finisher.hold(connection, wanted)
+            if not held:
+                return [], woken, self._gates.newest
+            requests = [*self._finisher.requests(held), Request(VERSION)]
+            *answers, version = self._database.exchange(connection, *requests)
+            ended, awaited = self._finisher.ended(held, answers)
+            gates = self._gates.at(connection, version.rows[0][0])
+            if awaited or not all(success.alone for success in ended):
+                rows = [(success.job.run, success.job.group_run) for success in ended]
+                quiet = not any(success.job.callback_url for success in ended)
+                self._ends.settle(connection, rows, JobState.SUCCESS, woken, quiet=quiet)
+                self._lanes.wake(connection, woken)
+            return ended, woken, gates
+
+        ended, woken, gates = self._database.write(work)
+        return Finished(
+            frozenset(success.key for success in ended),
+            frozenset(woken.queues),
+            frozenset(gate for success in ended for gate, _ in gates.limited(success.job)),
+        )
 
     def fail(self, job: Job, *, error: str, code: str) -> frozenset[str]:
         """STARTED to FAILURE."""
         outcome = {"error": storable(error), "error_code": code, "failures": job.failures + 1}
-        return self._end(job, JobState.FAILURE, {**outcome, **_ran(job)})
+        return self._end(job, JobState.FAILURE, {**outcome, **ran(job)})
 
     def cancelled(self, job: Job) -> frozenset[str]:
         """STARTED to CANCELLED: its query is gone."""
@@ -347,17 +360,11 @@ class Transitions:
 
         def work(connection: Connection) -> tuple[int | None, Woken]:
             woken = Woken()
-            wanted = select(*(jobs.c[name] for name in ("run", "state", "group_run", "cancel_requested")))
-            wanted = wanted.where(jobs.c.job_id == job_id)
+            wanted = select(*(jobs.c[name] for name in CANCELLING)).where(jobs.c.job_id == job_id)
             found = connection.execute(wanted.with_for_update()).one_or_none()
             if found is None:
                 return None, woken
-            if found.state == JobState.STARTED.value:
-                if not found.cancel_requested:
-                    connection.execute(update(jobs).where(jobs.c.run == found.run).values(cancel_requested=True))
-                    self._events.note(connection, [found.run], "cancel_requested")
-            else:
-                self._ends.end(connection, [(found.run, found.group_run)], CANCELLED_BY_REQUEST, woken)
+            if not self._ends.cancel(connection, [found], woken):
                 self._lanes.wake(connection, woken)
             return found.run, woken
 
@@ -398,11 +405,6 @@ class Transitions:
 def _ordinal(number: int) -> str:
     ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in {11, 12, 13} else "th"
     return f"{number}{ending}"
-
-
-def _ran(job: Job) -> dict[str, Any]:
-    """Return of which SQL the attempt was: its task may have been edited after the job was submitted."""
-    return {"version": job.version, "fingerprint": job.fingerprint}
 
 
 def _put_back_values(job: Job, state: JobState, how: Ending) -> dict[str, Any]:

@@ -145,8 +145,9 @@ class Walk:
             if batches:
                 candidates, low = _common(batches)
                 for start in range(0, len(candidates), LOOK):
-                    part = self._tagged(candidates[start : start + LOOK])
-                    if part and len(found) < most:
+                    if len(found) >= most:
+                        break
+                    if part := self._tagged(candidates[start : start + LOOK]):
                         these = statement.where(among).limit(most - len(found))
                         found += make(self._connection, these, {"runs": self._engine.many(part)})
             else:
@@ -254,10 +255,11 @@ class Walk:
         rows = self._connection.execute(newest.order_by(groups.c.run.desc()).limit(GROUPS)).all()
         chosen, size = [], 0
         for row in rows:
-            if size >= most or row.run < bottom:
-                break
             chosen.append(row)
             size += row.size
+            # A group that began before the bottom may have members after it.
+            if size >= most or row.run < bottom:
+                break
         members = select(self._run).where(self._engine.among(self._table.c.group_run, "groups"))
         ids = {"groups": self._engine.many([row.run for row in chosen])}
         runs = {*self._connection.execute(members, ids).scalars()} if chosen else set()

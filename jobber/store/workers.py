@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, insert, or_, select, update
 
 from jobber.errors import Fenced
 from jobber.store.database import Database
 from jobber.store.engines import Engine
+from jobber.store.exchange import Answer
 from jobber.store.schema import jobs, running, workers
 
 
@@ -60,10 +63,15 @@ def is_out(engine: Engine) -> ColumnElement[bool]:
     return or_(workers.c.dead, workers.c.lease_until <= engine.now, workers.c.seen_at > engine.now + lease)
 
 
-def is_served(connection: Connection, engine: Engine, queue: str) -> bool:
+@lru_cache(maxsize=4)
+def serving(engine: Engine) -> Select[Any]:
+    """Return what asks for the queues of live workers; ``is_served`` reads the answer."""
+    return select(workers.c.queues).where(~is_out(engine))
+
+
+def is_served(answer: Answer, queue: str) -> bool:
     """Return whether a live worker serves a queue."""
-    alive = select(workers.c.queues).where(~workers.c.dead, workers.c.lease_until > engine.now)
-    return any(queue in json.loads(queues) for queues in connection.execute(alive).scalars())
+    return any(queue in json.loads(queues) for (queues,) in answer.rows)
 
 
 class Roster:

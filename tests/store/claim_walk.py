@@ -5,7 +5,7 @@ The database's clock is a row of a table, so that time passes when a step says s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -15,7 +15,7 @@ from sqlalchemy import event, text
 
 from jobber.errors import JobIsFinished, JobIsLive, JobIsStarted, UnknownJob
 from jobber.jobs import Job, JobState, NewGroup, NewJob, Policy
-from jobber.store import UNLIMITED, Gate, GateKind, Limits, Store
+from jobber.store import UNLIMITED, Apart, Claim, Gate, GateKind, Limits, Store, Success
 from jobber.store.engines import engine_of
 from tests.store.claim_model import (
     DATABASES,
@@ -87,7 +87,15 @@ class Walk:
         """Take steps, then let all that is left run to its end."""
         often = {self.submit: 6, self.submit_group: 1, self.claim: 7, self.end: 6, self.cancel: 1, self.limit: 3}
         often |= {self.pause: 2, self.resume: 2, self.pause_job: 2, self.resume_job: 2, self.rate: 1, self.slow: 1}
-        often |= {self.wait: 3, self.release: 2, self.refill: 2, self.crash: 1, self.prune: 1, self.purge: 1}
+        often |= {
+            self.turn: 4,
+            self.wait: 3,
+            self.release: 2,
+            self.refill: 2,
+            self.crash: 1,
+            self.prune: 1,
+            self.purge: 1,
+        }
         usual = (self.submit, self.claim, self.end)
         often = {step: n * (1 if step in usual else self.chance.choice([0, 1, 1, 4])) for step, n in often.items()}
         for _ in range(self.chance.randint(0, 4)):
@@ -270,6 +278,38 @@ class Walk:
         worker, limit = self.chance.choice(self.workers), self.chance.randint(1, 4)
         queues = self.chance.choice([QUEUES, QUEUES, QUEUES, ("q",)])
         got = self.store.claim(worker, queues=queues, tasks=TASKS, databases=DATABASES, limit=limit)
+        self._check(got, worker, queues, limit)
+
+    def turn(self) -> None:
+        """End some jobs, and claim others in the same transaction; or in the next one, where it does not do both."""
+        worker, limit = self.chance.choice(self.workers), self.chance.randint(1, 4)
+        running = self.model.those(lambda job: job.worker is not None)
+        ends = self.chance.sample(running, min(len(running), self.chance.randint(1, limit)))
+        limited = {gate for job in ends for gate in self.model.limited(job)}
+        awaited = any(job.run in child.parents for job in ends for child in self.model.live.values())
+        done = [Success(self.jobs.pop(job.run), 1, []) for job in ends]
+        alone = not awaited and all(success.job.group_run is None for success in done)
+        served = {"queues": QUEUES, "tasks": TASKS, "databases": DATABASES}
+        got = None
+        try:
+            got = self.store.finish_and_claim(worker, done, **served, limit=limit)
+            assert alone
+            ended = got.ended
+        except Apart:
+            assert not alone
+            ended, woken, freed = self.store.finish(done)
+            assert freed == limited
+        assert ended == {success.key for success in done}
+        expected = frozenset().union(*(self.model.end(job, JobState.SUCCESS) for job in ends))
+        if got is None:
+            assert woken == expected
+            assert self.store.open_behind(freed) == self.model.freed(limited)
+        else:
+            assert got.freed == limited
+            self._check(got, worker, QUEUES, limit)
+            assert self.store.open_behind(got.freed) == self.model.freed(limited)
+
+    def _check(self, got: Claim, worker: int, queues: Sequence[str], limit: int) -> None:
         expected = self.model.claim(worker, queues, limit)
         assert [job.run for job in got.jobs] == [job.run for job in expected]
         assert got.more == self.model.runnable(worker) & set(queues)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from jobber.columns import Column, Kind
 from jobber.jobs import OUTCOME_ARGS, Job, JobState, NewGroup, NewJob
-from jobber.store import Claim, Store
+from jobber.store import Claim, Store, Success
 from tests import states
 from tests.servers import MariaDB, Postgres
 from tests.states import Pools
@@ -66,6 +66,13 @@ class Bench:
     def claim(self, limit: int = 1, *, worker: int | None = None, **served: Any) -> Claim:
         served = {"queues": QUEUES, "tasks": TASKS, "databases": DATABASES, **served}
         return self.store.claim(self.worker if worker is None else worker, limit=limit, **served)
+
+    def turn(self, *ended: Job, limit: int = 1) -> Claim:
+        """End jobs, and claim others along with that."""
+        ends = [Success(job, 7, COLUMNS) for job in ended]
+        return self.store.finish_and_claim(
+            self.worker, ends, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=limit
+        )
 
     def ids(self, limit: int = 1, **served: Any) -> list[str]:
         return [job.job_id for job in self.claim(limit, **served).jobs]

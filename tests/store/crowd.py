@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -15,7 +16,8 @@ from sqlalchemy import event
 from jobber.errors import JobIsFinished
 from jobber.jobs import Job, JobState
 from jobber.scheduling.planning import SECOND, job_id
-from jobber.store import Gate, GateKind, Receipt, Store
+from jobber.store import Gate, GateKind, Receipt, Store, Success
+from tests.states import steps
 from tests.store.conftest import new_group, new_job
 
 QUEUES = ("q", "p")
@@ -102,19 +104,23 @@ def _end(store: Store, job: Job, chance: random.Random, report: Any) -> None:
         report.cancelled(job.run)
 
 
-def die_keeping(url: str, statement: int) -> None:
-    """Submit a job with a receipt, and die by SIGKILL right after the ``statement``-th statement of that."""
-    store, count = Store(url, pool_size=1), 0
-    store.ping()
+def dying_after(steps_taken: int) -> Callable[[Any], None]:
+    """Return what kills this process by SIGKILL when it is called so often."""
+    count = itertools.count(1)
 
-    @event.listens_for(store._database._pool, "after_cursor_execute")
-    def kill(connection: Any, *_: Any) -> None:
-        nonlocal count
-        count += bool(connection.get_execution_options().get("jobber_write"))
-        if count == statement:
+    def kill(_: Any) -> None:
+        if next(count) == steps_taken:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    store.submit([new_job("a")], receipt=Receipt("key", "d1", lambda jobs: f"{jobs[0].job_id} {jobs[0].run}"))
+    return kill
+
+
+def die_keeping(url: str, statement: int) -> None:
+    """Submit a job with a receipt, and die by SIGKILL right after the ``statement``-th statement of that."""
+    store = Store(url, pool_size=1)
+    store.ping()
+    with steps(store, after=dying_after(statement)):
+        store.submit([new_job("a")], receipt=Receipt("key", "d1", lambda jobs: f"{jobs[0].job_id} {jobs[0].run}"))
     store.close()
 
 
@@ -167,18 +173,15 @@ def die_migrating(url: str, steps: int) -> None:
 
 
 def die_at(url: str, statement: int, act: str, job: Job | None, worker: int) -> None:
-    """Do something in the store, and die by SIGKILL right after its ``statement``-th statement (of a write)."""
+    """Do something in the store, and die by SIGKILL right after its ``statement``-th step of a write."""
     store = Store(url, pool_size=1)
     store.ping()
-    count = 0
+    with steps(store, after=dying_after(statement)):
+        _do(store, act, job, worker)
+    store.close()
 
-    @event.listens_for(store._database._pool, "after_cursor_execute")
-    def kill(connection: Any, *_: Any) -> None:
-        nonlocal count
-        count += bool(connection.get_execution_options().get("jobber_write"))
-        if count == statement:
-            os.kill(os.getpid(), signal.SIGKILL)
 
+def _do(store: Store, act: str, job: Job | None, worker: int) -> None:
     if act == "submit":
         store.submit([new_job("a"), new_job("b", task="u")])
     elif act == "claim":
@@ -196,10 +199,12 @@ def die_at(url: str, statement: int, act: str, job: Job | None, worker: int) -> 
     elif job is not None:
         ends: dict[str, Callable[[Job], Any]] = {
             "succeed": lambda j: store.succeed(j, rows=1, columns=[]),
+            "turn": lambda j: store.finish_and_claim(
+                worker, [Success(j, 1, [])], queues=["q"], tasks=["t"], databases=["db0"], limit=2
+            ),
             "fail": lambda j: store.fail(j, error="no", code="c"),
             "requeue": store.requeue,
             "give_back": lambda j: store.give_back(worker, [(j.run, j.attempt)]),
             "rescue": lambda j: store.rescue(j, max_rescues=3),
         }
         ends[act.partition(" ")[0]](job)
-    store.close()

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import event, text
 
-from jobber.errors import BacklogFull, UnknownGroup, UnknownJob
+from jobber.errors import BacklogFull, InvalidRequest, UnknownGroup, UnknownJob
 from jobber.jobs import JobState
 from jobber.store import Gate, GateKind, Limits, Store, admission
 from tests.store.conftest import Bench, new_group, new_job
@@ -83,7 +83,7 @@ def test_delayed_jobs_and_callbacks_count_and_what_comes_as_a_whole_is_refused_a
 
 def test_more_than_will_ever_fit_is_told_so(bench: Bench) -> None:
     cap(bench.store, q=2)
-    with pytest.raises(BacklogFull, match=r"these are more jobs than may wait for queue q \(2\)"):
+    with pytest.raises(InvalidRequest, match=r"more jobs than may wait for queue q \(2\): there will never be room"):
         bench.submit("a", "b", "c")
 
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
 from benchmarks import lists
 from jobber.store import Gate, GateKind, Store
+from jobber.store.engines import postgresql
+from tests.servers import Postgres
 from tests.store.conftest import Bench, new_job
 
 TASKS = tuple(f"t{n}" for n in range(10))
@@ -62,3 +70,31 @@ def test_claims_and_ends_go_by_indexes(server_url: str) -> None:
             scans[name] = lists.full_scans(store._database, plain)
     store.close()
     assert {name: found for name, found in scans.items() if found} == {}
+
+
+def test_a_plan_that_was_made_for_empty_tables_is_not_kept(
+    postgres: Postgres, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server itself plans anew after the next ANALYZE, which may take minutes to come."""
+    monkeypatch.setattr(postgresql, "PLANS_LAST", 0.3)
+    dsn = postgres.dsn(make_url(postgres_url).database or "")
+    rows_read = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobber_jobs'"
+    with psycopg.connect(dsn, autocommit=True) as look:
+        look.execute("ALTER TABLE jobber_jobs SET (autovacuum_enabled = off)")
+        store, filler = Store(postgres_url, pool_size=1), Store(postgres_url)
+        bench = Bench(store, store.register("w", ["q"], 10, lease=60))
+        for n in range(30):  # five times by hand and five times anew, before a plan is kept
+            store.submit([new_job(f"early{n}")])
+            store.succeed(bench.claim().jobs[0], rows=1, columns=[])
+        for start in range(0, 10_000, 1_000):
+            filler.submit([new_job(f"j{n}") for n in range(start, start + 1_000)])
+        filler.close()
+        time.sleep(0.5)
+        ((before,),) = look.execute(rows_read).fetchall()
+        for _ in range(5):
+            store.succeed(bench.claim().jobs[0], rows=1, columns=[])
+        store.close()  # with which its connection tells what it has read
+        time.sleep(0.5)
+        ((after,),) = look.execute(rows_read).fetchall()
+        look.execute("ALTER TABLE jobber_jobs RESET (autovacuum_enabled)")
+    assert after - before < 10_000

@@ -19,19 +19,32 @@ from tests.store.conftest import QUEUES, Bench, each_end, end
 def lose_the_answer_to_the_next_commit(store: Store, patch: pytest.MonkeyPatch) -> None:
     """Have the next transaction committed and its caller told that the connection broke."""
     dialect = store._database._pool.dialect
-    commit = dialect.do_commit
+    do_commit = dialect.do_commit
     broken: dict[str, Exception] = {
         "sqlite": sqlite3.OperationalError("the connection was lost"),
         "postgresql": psycopg.OperationalError("the connection was lost"),
         "mysql": pymysql.OperationalError(2013, "the connection was lost"),
     }
 
+    engine = store._database.engine
+    exchange = engine.exchange
+
     def commit_unheard(connection: Any) -> None:
-        patch.setattr(dialect, "do_commit", commit)
-        commit(connection)
+        patch.setattr(engine, "exchange", exchange)
+        patch.setattr(dialect, "do_commit", do_commit)
+        do_commit(connection)
         raise broken[dialect.name]
 
+    def exchange_unheard(driver: Any, statements: Any, *, commit: bool) -> Any:
+        found = exchange(driver, statements, commit=commit)
+        if commit and engine.row_locks:
+            patch.setattr(engine, "exchange", exchange)
+            patch.setattr(dialect, "do_commit", do_commit)
+            raise broken[dialect.name]
+        return found
+
     patch.setattr(dialect, "do_commit", commit_unheard)
+    patch.setattr(engine, "exchange", exchange_unheard)
 
 
 def test_a_job_whose_claim_was_committed_unheard_is_given_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import delete, insert
 from jobber.jobs import FINISHED, JobState
 from jobber.store import Store, tagging, times, walking
 from jobber.store.listing import JobFilter
-from jobber.store.records import Membership, values_of
+from jobber.store.records import NEW_RUN, Membership, values_of
 from jobber.store.schema import finished_jobs, groups, jobs, lanes, tags
 from tests.store.conftest import QUEUES, TASKS, Bench, new_group, new_job
 
@@ -62,7 +62,7 @@ def shelve(store: Store, shelf: Shelf) -> None:
     rows: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for run in shelf.runs:
         new = new_job(f"j{run.run}", task=run.task, queue=run.queue, tags=run.tags)
-        row = values_of(new, run.run, run.created_at, Membership(run.group, shelf.members.get(run.run)))
+        row = NEW_RUN | values_of(new, run.run, run.created_at, Membership(run.group, shelf.members.get(run.run)))
         live = run.state not in FINISHED
         lane = TASKS.index(run.task) * len(QUEUES) + QUEUES.index(run.queue) + 1
         place = {"lane": lane, "ord": run.run, "due": None, "ended_attempt": 0, "ended_as": ""} if live else {}
@@ -87,7 +87,7 @@ def shelve(store: Store, shelf: Shelf) -> None:
         for table, new in ((lanes, of_lanes), (groups, of_groups), (jobs, rows[True]), (finished_jobs, rows[False])):
             if new:
                 connection.execute(insert(table), new)
-        tagging.note(store._database, connection, [*rows[True], *rows[False]])
+        tagging.note(connection, [*rows[True], *rows[False]])
 
     store._database.write(work)
 
@@ -257,3 +257,12 @@ def test_a_group_lists_the_jobs_and_callbacks_of_all_its_runs(bench: Bench) -> N
     assert [job.job_id for job in jobs_] == ["g-done", "b", "a"] * 2
     assert [job.job_id for job in store.lists.page(JobFilter(group="g"), limit=2).jobs] == ["g-done", "b"]
     assert listed(store, JobFilter(group="g"), 1) == [job.run for job in jobs_]
+
+
+def test_a_page_of_a_group_is_followed_by_those_that_finished_before_older_ones(bench: Bench) -> None:
+    group = bench.store.submit_group(new_group("g", jobs=[new_job(job_id, db="db1") for job_id in "abc"]))
+    *_, last = bench.claim(3).jobs
+    bench.store.succeed(last, rows=0, columns=[])
+    expected = [group.callback.run, *sorted((job.run for job in group.jobs), reverse=True)]
+    for size in (1, 2, 3):
+        assert listed(bench.store, JobFilter(group="g"), size) == expected

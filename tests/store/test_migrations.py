@@ -9,7 +9,7 @@ from sqlalchemy import Connection, MetaData, text
 
 from jobber.store import Store, migrations
 from jobber.store.migrations import VERSION_TABLE
-from jobber.store.records import values_of
+from jobber.store.records import NEW_RUN, values_of
 from jobber.store.schema import metadata
 from tests.forking import start
 from tests.servers import Postgres
@@ -102,7 +102,8 @@ def test_jobs_of_the_first_schema_live_on(bare_url: str) -> None:
     def fill(connection: Connection) -> None:
         tables.reflect(connection, only=["jobber_jobs", "jobber_lanes"])
         lane = {"queue": "q", "task": "t", "db": "db0", "tenant": "", "job_group": "", "suspect": False}
-        row = {**values_of(new_job("old"), 7, 1), "lane": 1, "ord": 7, "due": None, "ended_attempt": 0, "ended_as": ""}
+        row = {**NEW_RUN, **values_of(new_job("old"), 7, 1), "lane": 1, "ord": 7}
+        row |= {"due": None, "ended_attempt": 0, "ended_as": ""}
         kept = {name: row[name] for name in tables.tables["jobber_jobs"].columns.keys()}  # noqa: SIM118
         connection.execute(tables.tables["jobber_lanes"].insert().values(id=1, head=7, version=1, **lane))
         connection.execute(tables.tables["jobber_jobs"].insert().values(kept))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pymysql
 import pytest
-from sqlalchemy import event, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from jobber.errors import ConfigError, InvalidRequest, JobIsLive, StateUnavailable
@@ -22,6 +22,7 @@ from jobber.store.engines import mysql
 from jobber.store.failures import Cause, cause, translated
 from jobber.store.schema import counters, dispatch
 from tests.servers import MariaDB, wait_until
+from tests.states import steps
 from tests.store.conftest import COLUMNS, QUEUES, Bench, new_job
 
 NASTY = "🐘 é \\ ' \" ` % %s \x00 \x1a \n"
@@ -173,28 +174,31 @@ def test_versions_are_compared_as_numbers(version: str, enough: bool) -> None:
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_that_is_killed_anywhere_in_a_claim_costs_nothing(bench: Bench, mariadb: MariaDB) -> None:
-    statement, claimed = 0, 0
-    while True:
-        bench.submit(f"a{statement}")
-        count = 0
+def killing_at(mariadb: MariaDB, step: int) -> Callable[[Any], None]:
+    count = itertools.count()
 
-        def kill(connection: Any, *_: Any, until: int = statement) -> None:
-            nonlocal count
-            if connection.get_execution_options().get("jobber_write"):
-                if count == until:
-                    mariadb.execute(f"KILL {connection.connection.dbapi_connection.thread_id()}")
-                count += 1
+    def kill(driver: Any) -> None:
+        if next(count) == step:
+            mariadb.execute(f"KILL {driver.thread_id()}")
 
-        event.listen(bench.store._database._pool, "before_cursor_execute", kill)
-        assert bench.ids() == [f"a{statement}"]
-        event.remove(bench.store._database._pool, "before_cursor_execute", kill)
-        claimed += 1
-        if count <= statement:
-            break
-        statement += 1
-    assert statement > 6
-    assert len(bench.store.heartbeat(bench.worker, {}, lease=60).held) == claimed
+    return kill
+
+
+def test_a_connection_that_is_killed_within_a_claim_costs_nothing(bench: Bench, mariadb: MariaDB) -> None:
+    taken = itertools.count()
+    bench.submit("a")
+    with steps(bench.store, before=lambda _: next(taken)):
+        assert bench.ids() == ["a"]
+    for step in range((whole := next(taken)) - 1):
+        bench.submit(f"a{step}")
+        with steps(bench.store, before=killing_at(mariadb, step)):
+            assert bench.ids() == [f"a{step}"]
+    bench.submit("last")
+    with steps(bench.store, before=killing_at(mariadb, whole - 1)), pytest.raises(StateUnavailable):
+        bench.ids()  # nobody can tell whether its COMMIT came through
+    assert bench.ids() == ["last"]
+    assert whole > 3
+    assert len(bench.store.heartbeat(bench.worker, {}, lease=60).held) == whole + 1
 
 
 def test_a_connection_that_is_killed_before_a_commit_leaves_all_or_nothing(
@@ -208,12 +212,7 @@ def test_a_connection_that_is_killed_before_a_commit_leaves_all_or_nothing(
         mariadb.execute(f"KILL {connection.thread_id()}")
         commit(connection)
 
-    bench.submit("a")
-    monkeypatch.setattr(dialect, "do_commit", killed)
-    with pytest.raises(StateUnavailable):
-        bench.claim()
-    assert bench.store.get("a").state is JobState.PENDING
-    (job,) = bench.claim().jobs
+    job = bench.started("a")
     monkeypatch.setattr(dialect, "do_commit", killed)
     with pytest.raises(StateUnavailable):
         bench.store.succeed(job, rows=1, columns=[])

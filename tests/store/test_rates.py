@@ -6,12 +6,13 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text, update
 
 from jobber.store import Hold, Store
 from jobber.store.rates import Rate
+from jobber.store.schema import jobs
 from tests.servers import wait_until
-from tests.store.conftest import Bench, set_back
+from tests.store.conftest import QUEUES, Bench, set_back
 
 SECOND = 1_000_000
 #: Starts per second, so few that none comes while a test runs.
@@ -55,6 +56,24 @@ def test_what_a_rate_holds_back_holds_up_nobody_else(bench: Bench) -> None:
     assert ([job.job_id for job in claim.jobs], claim.more) == (["a"], {"q", "p"})
     assert sorted(bench.ids(9)) == ["c", "d"]
     assert bench.store.runnable_queues() == frozenset()
+
+
+def test_a_job_that_somebody_holds_costs_no_rate_though_another_one_starts(server_url: str) -> None:
+    store = Store(server_url)
+    bench = Bench(store, store.register("w1", QUEUES, 10, lease=60))
+    rate(bench, RARE)
+    bench.submit("a", "b", "other")
+    pass_time(bench, 1000)
+    bench.store._database.write(lambda connection: connection.execute(text("UPDATE jobber_rates SET pace = 200000")))
+    (held,) = [bench.store.get("a")]
+
+    def claim(connection: Connection) -> list[str]:
+        connection.execute(update(jobs).where(jobs.c.run == held.run).values(cancel_requested=True))
+        return bench.ids(2)
+
+    assert bench.store._database.write(claim) == ["b"]
+    assert bench.ids() == ["a"]  # the second of the two tokens that are kept
+    store.close()
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ def counting(bare_url: str) -> Iterator[Store]:
 
 
 def take(database: Database, count: int = 1) -> list[int]:
-    return database.write(lambda connection: runs.next_runs(database, connection, count)[0])
+    return database.write(lambda connection: runs.begin(database, connection, count).runs)
 
 
 def now_ms(database: Database) -> int:
-    return database.write(lambda connection: runs.next_runs(database, connection, 1)[1]) // 1000
+    return database.write(lambda connection: runs.begin(database, connection, 1).now) // 1000
 
 
 def set_last(database: Database, value: int) -> None:

@@ -231,12 +231,25 @@ def test_overlap_queue_makes_jobs_that_run_one_after_the_other(bench: Bench) -> 
     seen, second = fire(bench.store, seen)
     seen, third = fire(bench.store, seen)
 
-    assert (second.depends_on, third.depends_on) == ((first.job_id,), (second.job_id,))
+    assert (second.depends_on, third.depends_on) == ((first.job_id,), (second.job_id, first.job_id))
     assert third.depends_policy is Policy.FINISHED
     for job in (first, second, third):
         (running,) = bench.claim(9).jobs
         assert running.job_id == job.job_id
         bench.store.fail(running, error="no", code="query_failed")
+
+
+def test_overlap_queue_lets_none_run_beside_another_though_the_one_between_is_cancelled(bench: Bench) -> None:
+    seen, first = fire(bench.store, add(bench.store, overlap=Overlap.QUEUE))
+    seen, second = fire(bench.store, seen)
+    _, third = fire(bench.store, seen)
+    (running,) = bench.claim(9).jobs
+
+    bench.store.cancel(second.job_id)
+
+    assert (running.job_id, bench.ids(9)) == (first.job_id, [])
+    bench.store.succeed(running, rows=0, columns=[])
+    assert bench.ids(9) == [third.job_id]
 
 
 def test_overlap_allow_makes_jobs_that_run_beside_each_other(bench: Bench) -> None:
@@ -247,6 +260,17 @@ def test_overlap_allow_makes_jobs_that_run_beside_each_other(bench: Bench) -> No
 
 
 # -- run now ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_takes_no_moment_that_could_be_a_fire_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of one second and at the beginning of the next."""
+    seen = add(bench.store, due=3600 * SECOND)
+    whole = bench.store.now() // SECOND * SECOND
+    for asked_at, expected in ((whole + 5_500, whole + 5_000), (whole + SECOND, whole + SECOND + 1000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(bench.store._database.engine), "clock", str(asked_at))
+            made = bench.store.schedules.run("s", lambda at: new_job(planning.job_id(seen, at, asked=True)))
+        assert made.job_id == planning.job_id(seen, expected, asked=True)
 
 
 def test_a_run_in_a_moment_that_is_taken_gets_the_next_one(bench: Bench) -> None:

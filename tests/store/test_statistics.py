@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert
 
+from jobber.errors import StateUnavailable
 from jobber.jobs import FINISHED, JobState
 from jobber.store import Store, statistics
-from jobber.store.records import values_of
+from jobber.store.records import NEW_RUN, values_of
 from jobber.store.schema import finished_jobs, jobs
 from jobber.store.statistics import Statistician
 from tests.store.conftest import DATABASES, QUEUES, TASKS, Bench, new_job
@@ -41,7 +44,7 @@ def finished(run: int, rng: random.Random, now: int, ago: int) -> Row:
     ended = now - ago
     started = None if rng.random() < 0.2 else ended - rng.choice([0, 1, 999, 5_000_000, rng.randrange(HOUR)])
     created = (started or ended) - rng.choice([0, 1, 1500, rng.randrange(HOUR)])
-    row = values_of(new, run, created) | {"started_at": started, "finished_at": ended}
+    row = NEW_RUN | values_of(new, run, created) | {"started_at": started, "finished_at": ended}
     row["state"] = rng.choice(sorted(FINISHED))
     row["eta"] = rng.choice([None, None, created - HOUR, created + rng.randrange(2 * HOUR)])
     row["error_code"] = rng.choice(["query_failed", "timed_out"]) if row["state"] == "FAILURE" else ""
@@ -152,6 +155,56 @@ def test_a_sample_is_near_the_whole_whatever_order_jobs_were_submitted_in(
         for p, ms in figures.tasks[name].run.items():
             assert ms is not None
             assert abs(ms - (base + p * 10)) < 120
+
+
+@pytest.mark.parametrize(
+    ("asked", "counted"),
+    [
+        (0.0001, 1),
+        (0.02, 72),
+        (1, 3600),
+        (1.0001, 3600),
+        (1.65, 5940),
+        (24.001, 86_400),
+        (100, 360_000),
+        (743, 743 * 3600),
+    ],
+)
+def test_hours_are_rounded_and_whole_ones_stay(asked: float, counted: int) -> None:
+    assert statistics.rounded(asked) == counted / 3600
+    assert statistics.rounded(counted / 3600) == counted / 3600
+
+
+def test_all_lengths_that_can_be_asked_for_come_down_to_a_few_windows() -> None:
+    assert len({statistics.rounded(second / 3600) for second in range(1, statistics.MOST_HOURS * 3600, 7)}) < 1500
+
+
+def test_while_one_window_is_counted_who_asks_for_another_is_not_kept_waiting(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "WAIT", 0.05)
+    counting, go_on = threading.Event(), threading.Event()
+    ours = Statistician(store._database)
+    old = ours.look(24)
+    made = ours.make
+
+    def slowly(hours: float) -> statistics.Statistics:
+        counting.set()
+        assert go_on.wait(30)
+        return made(hours)
+
+    monkeypatch.setattr(ours, "make", slowly)
+    ours._kept[24] = (ours._kept[24][0], 0.0, old)  # is to be made again
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ours.look, 1)
+        assert counting.wait(30)
+        for hours in (2, 1):
+            with pytest.raises(StateUnavailable, match="being counted"):
+                ours.look(hours)
+        assert ours.look(24) is old
+        go_on.set()
+        made_now = first.result(30)
+    assert ours.look(1.0001) is made_now
 
 
 def test_an_answer_serves_all_who_ask_within_seconds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,9 @@ class Wakes:
     def wake(self, queue: str, _slots: int = 1) -> None:
         self.queues.append(queue)
 
+    def ended(self, _job_id: str) -> None:
+        pass
+
 
 @dataclass
 class Bench:
@@ -91,7 +94,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         queues=lambda: ["default"],
         slots=2,
         store=store,
-        queueing=wakes,  # type: ignore[arg-type]  # it has the one method that is called
+        queueing=wakes,  # type: ignore[arg-type]  # it has the methods that are called
         sources=sources,
         results=results,
     )
@@ -103,7 +106,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         closed.close()
 
 
-def in_thread(call: Callable[[], None]) -> threading.Thread:
+def in_thread(call: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=call)
     thread.start()
     return thread

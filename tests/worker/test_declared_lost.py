@@ -35,16 +35,16 @@ def test_a_job_that_was_claimed_when_its_worker_was_declared_dead_is_not_run_und
 ) -> None:
     """Between the claim and the run: it would run on beside the attempt of whoever rescues it."""
     bench.submit("endless", "claimed")
-    claim = bench.store.claim
+    claim = bench.store.finish_and_claim
 
-    def declared_dead_meanwhile(worker: int, **served: Any) -> Any:
-        claimed = claim(worker, **served)
+    def declared_dead_meanwhile(worker: int, *ends: Any, **served: Any) -> Any:
+        claimed = claim(worker, *ends, **served)
         bench.store.unregister(worker)
         assert not bench.worker._pulse()
         bench.worker._draining = True
         return claimed
 
-    monkeypatch.setattr(bench.store, "claim", declared_dead_meanwhile)
+    monkeypatch.setattr(bench.store, "finish_and_claim", declared_dead_meanwhile)
     working = in_thread(bench.worker.work)
     working.join(10)
 

@@ -26,6 +26,21 @@ def test_a_failed_attempt_is_retried_only_if_another_try_may_help(bench: Bench) 
     assert "no such table: nowhere" in job.error
 
 
+def test_a_line_that_cannot_be_kept_turns_no_success_into_a_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(bench.store.events, "log", broken)
+    bench.submit("quick", "a")
+
+    bench.worker.work()
+
+    job = bench.store.get("a")
+    assert (job.state, job.rows, job.attempt) == (JobState.SUCCESS, 1, 1)
+
+
 def test_with_retry_on_any_every_failure_is_retried_but_a_timeout(bench: Bench) -> None:
     bench.submit("wrong_but_tried_again", "bad", retries=2)
     bench.submit("endless", "slow", retries=2, timeout=1)
@@ -83,20 +98,29 @@ def test_a_time_limit_of_0_in_the_task_is_none(bench: Bench) -> None:
 def test_the_end_of_an_attempt_is_written_down_when_the_state_database_is_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """At first it is told together with a claim, then alone."""
     bench.submit("quick", "patient")
-    succeed = bench.store.succeed
-    failures = [StateUnavailable("away"), StateUnavailable("away")]
+    together, alone = bench.store.finish_and_claim, bench.store.succeed
+    calls: list[str] = []
+
+    def away_once(*args: Any, **options: Any) -> Any:
+        calls.append("together")
+        if len(calls) == 2:
+            raise StateUnavailable("away")
+        return together(*args, **options)
 
     def away_twice(*args: Any, **options: Any) -> Any:
-        if failures:
-            raise failures.pop()
-        return succeed(*args, **options)
+        calls.append("alone")
+        if len(calls) < 5:
+            raise StateUnavailable("away")
+        return alone(*args, **options)
 
+    monkeypatch.setattr(bench.store, "finish_and_claim", away_once)
     monkeypatch.setattr(bench.store, "succeed", away_twice)
 
     bench.worker.work()
 
-    assert failures == []
+    assert calls == [*["together"] * 2, *["alone"] * 3, "together"]
     assert bench.store.get("patient").state is JobState.SUCCESS
 
 
@@ -120,10 +144,11 @@ def test_an_end_that_cannot_be_written_down_is_given_up_and_the_job_given_back(
     monkeypatch.setattr("jobber.worker.time.sleep", lambda _seconds: None)
     with monkeypatch.context() as broken:
         broken.setattr(bench.store, "succeed", lambda *_args, **_options: 1 / 0)
+        broken.setattr("jobber.store.finishing.Finisher.requests", lambda _, held: held and 1 / 0)
         bench.worker.work()
     assert bench.store.get("cursed").state is JobState.STARTED
 
-    monkeypatch.setattr("jobber.worker._STRANGE", 0)
+    monkeypatch.setattr("jobber.held._STRANGE", 0)
     bench.worker._pulse()
 
     assert bench.store.get("cursed").state is JobState.PENDING

@@ -50,14 +50,14 @@ def test_a_job_that_is_being_claimed_when_the_drain_begins_is_not_left_behind(
     """The claim is on its way, so the process counts as busy though it holds no job yet."""
     bench.submit("quick", "late")
     claiming, go_on = threading.Event(), threading.Event()
-    claim = bench.store.claim
+    claim = bench.store.finish_and_claim
 
     def slow_claim(*args: Any, **options: Any) -> Any:
         claiming.set()
         assert go_on.wait(10)
         return claim(*args, **options)
 
-    monkeypatch.setattr(bench.store, "claim", slow_claim)
+    monkeypatch.setattr(bench.store, "finish_and_claim", slow_claim)
     working = in_thread(bench.worker.work)
     assert claiming.wait(10)
     draining = in_thread(lambda: bench.worker.drain(10))
@@ -77,7 +77,7 @@ def test_a_wake_up_that_comes_while_all_are_busy_is_not_dropped(bench: Bench, mo
     """The busy thread has seen that nothing is left, and has not gone yet, when the job and its wake-up come."""
     bench.worker.slots = 1
     looked, go_on = threading.Event(), threading.Event()
-    claim = bench.store.claim
+    claim = bench.store.finish_and_claim
 
     def claim_and_linger(*args: Any, **options: Any) -> Any:
         found = claim(*args, **options)
@@ -86,7 +86,7 @@ def test_a_wake_up_that_comes_while_all_are_busy_is_not_dropped(bench: Bench, mo
             assert go_on.wait(10)
         return found
 
-    monkeypatch.setattr(bench.store, "claim", claim_and_linger)
+    monkeypatch.setattr(bench.store, "finish_and_claim", claim_and_linger)
     busy = in_thread(bench.worker.work)
     assert looked.wait(10)
     bench.submit("quick", "just-missed")
@@ -105,7 +105,7 @@ def test_a_claim_whose_answer_was_lost_goes_back_to_its_queue(bench: Bench, monk
     bench.worker._pulse()
     assert bench.store.get("lost-answer").state is JobState.STARTED  # its claim may still be on its way
 
-    monkeypatch.setattr("jobber.worker._STRANGE", 0)
+    monkeypatch.setattr("jobber.held._STRANGE", 0)
     bench.worker._pulse()
 
     assert bench.store.get("lost-answer").state is JobState.PENDING

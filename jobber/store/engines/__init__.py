@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy.engine import URL
 
 from jobber.errors import ConfigError
-from jobber.store.engines.base import Engine
+from jobber.store.engines.base import Engine, Rows, Statement
 from jobber.store.engines.mysql import MySQL
 from jobber.store.engines.postgresql import PostgreSQL
 from jobber.store.engines.sqlite import SQLite
 
-__all__ = ["Engine", "engine_of"]
+__all__ = ["Engine", "Rows", "Statement", "engine_of"]
 
 _MYSQL = MySQL()
 #: By the backend that a SQLAlchemy URL names.

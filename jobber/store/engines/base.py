@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import sqlalchemy
-from sqlalchemy import BigInteger, ColumnElement, Connection, FromClause, Insert, Table, literal_column
-from sqlalchemy.engine import URL
+from sqlalchemy import BigInteger, ColumnElement, Connection, FromClause, Insert, Table, literal_column, select, true
+from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.types import TypeEngine
 
 #: Seconds that a statement of a migration may take: an index of a large table does.
 UNHURRIED = 3600.0
+
+
+class Statement(NamedTuple):
+    """A statement and its parameters, as a driver takes them."""
+
+    text: str
+    values: Any
+
+
+#: Rows as drivers return them.
+Rows = Sequence[tuple[Any, ...]]
 
 
 class Engine(ABC):
@@ -50,13 +61,40 @@ class Engine(ABC):
         """
         connection.detach()
 
-    def reader(self, pool: sqlalchemy.Engine) -> sqlalchemy.Engine:
-        """Return the engine for reads: each is a statement of its own and needs no transaction."""
-        return pool
-
     def lanes_at_once(self, limit: int) -> int:  # noqa: ARG002
         """Return how many lanes a claim of ``limit`` jobs should read in one round trip."""
         return 1
+
+    def renew(self, driver: Any) -> None:  # noqa: B027 - most have nothing to do
+        """Do what a connection needs from time to time before a transaction, of which nothing has been sent yet.
+
+        Raises:
+            Error: of the driver.
+        """
+
+    @abstractmethod
+    def exchange(self, driver: Any, statements: Sequence[Statement], *, commit: bool) -> list[Rows]:
+        """Run statements one after another, in one round trip if it has any; return the rows of each.
+
+        Parameters:
+            driver: a connection of the driver's.
+            commit: whether to end the transaction in the same round trip; an engine that spares nothing by it does not.
+
+        Raises:
+            Error: of the driver; of the first statement that failed, after which none was run.
+        """
+
+    def dialect_of(self, dialect: Dialect) -> Dialect:
+        """Return the dialect of statements that go through ``exchange``, from that of its connections."""
+        return dialect
+
+    def reader_of(self, kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+        """Return what makes a value of a column of what ``exchange`` returned, None where it is one already."""
+        return kind.dialect_impl(dialect).result_processor(dialect, None)
+
+    def is_lost(self, connection: Connection, error: Exception) -> bool:
+        """Whether an error of the driver means that its connection is of no more use."""
+        return connection.dialect.is_disconnect(error, connection.connection.dbapi_connection, None)  # type: ignore[arg-type]
 
     def turn(self) -> AbstractContextManager[Any]:
         """Return what the writers of this process take turns at."""
@@ -111,3 +149,28 @@ class Engine(ABC):
         Parameters:
             rows: with all columns of the table, the first of which is its key.
         """
+
+
+class OnConflict(Engine):
+    """An engine that has ``INSERT … ON CONFLICT``."""
+
+    @abstractmethod
+    def insert(self, table: Any) -> Any:
+        """Return an INSERT of its dialect."""
+
+    def insert_missing(self, table: Any) -> Any:
+        return self.insert(table).on_conflict_do_nothing()
+
+    def upsert(self, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+        row = self.insert(table).values(**key, **values)
+        return row.on_conflict_do_update(index_elements=list(key), set_=values)
+
+    def put_rows(self, table: Table, rows: FromClause) -> Insert:
+        key, *others = (column.name for column in table.columns)
+        # Without a condition, SQLite would take "ON" for a part of the SELECT.
+        listed = select(*(rows.c[name] for name in (key, *others))).where(true()).order_by(rows.c[key])
+        row = self.insert(table).from_select([key, *others], listed)
+        done: Insert = row.on_conflict_do_update(
+            index_elements=[key], set_={name: row.excluded[name] for name in others}
+        )
+        return done

@@ -1,24 +1,28 @@
 """MySQL and MariaDB, through PyMySQL.
 
-Connections are in autocommit mode, so that a read is one round trip; a write says ``START TRANSACTION`` itself.
+Connections are in autocommit mode, so that a read is one round trip; a write says ``START TRANSACTION`` itself, in one
+round trip with its first statement. For that, statements may be several here, and here only: all of them are jobber's
+own, and their values are bound.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pymysql
 import sqlalchemy
-from pymysql.constants import ER
+from pymysql.constants import CLIENT, ER
 from pymysql.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Connection,
     ExceptionContext,
     FromClause,
     Insert,
+    Integer,
     String,
     Table,
     bindparam,
@@ -27,13 +31,13 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.mysql import insert
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.types import TypeEngine
 
 from jobber import mysql
 from jobber.errors import ConfigError
-from jobber.store.engines.base import UNHURRIED, Engine
+from jobber.store.engines.base import UNHURRIED, Engine, Rows, Statement
 from jobber.store.failures import lost_by_mysql
 
 #: The oldest versions that will do: SKIP LOCKED and atomic DDL are in MariaDB from 10.6 on, in MySQL from 8.0 on; what
@@ -92,6 +96,17 @@ class MySQL(Engine):
         event.listen(pool, "begin", _begin)
         event.listen(pool, "handle_error", _tell_lost)
 
+    def exchange(self, driver: Any, statements: Sequence[Statement], *, commit: bool) -> list[Rows]:
+        with driver.cursor() as cursor:
+            texts = [cursor.mogrify(text, values) for text, values in statements]
+        return driver.answers("; ".join(texts + ["COMMIT"] * commit))[: len(texts)]  # type: ignore[no-any-return]
+
+    def reader_of(self, kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:  # noqa: ARG002
+        return next(reader for type_, reader in _READERS if isinstance(kind, type_))
+
+    def is_lost(self, connection: Connection, error: Exception) -> bool:
+        return super().is_lost(connection, error) or lost_by_mysql(error)
+
     def take_time(self, connection: Connection) -> None:
         super().take_time(connection)
         driver: Any = connection.connection.dbapi_connection
@@ -128,29 +143,65 @@ class MySQL(Engine):
         return row.on_duplicate_key_update({name: rows.c[name] for name in others})
 
 
+def _untyped(_: bytes) -> Any:
+    raise TypeError("a column of an exchange has no type")
+
+
+#: What makes values of the texts that a server sends; NULL is none of them.
+_READERS: tuple[tuple[type[TypeEngine[Any]], Callable[[bytes], Any]], ...] = (
+    (Boolean, b"1".__eq__),
+    (Integer, int),
+    (String, bytes.decode),
+    (TypeEngine, _untyped),
+)
+
+
 class _Connection(mysql.Connection):
-    """A connection that spares a round trip and a lost connection."""
+    """A connection that spares round trips and a lost connection."""
 
     #: Bytes that the server takes in one statement.
     most = 0
+    #: Whether the next statement begins a transaction.
+    begins = False
+
+    def commit(self) -> None:
+        """Commit if a transaction is open: it may have been committed with its last statement."""
+        self.begins = False
+        if self.server_status & SERVER_STATUS_IN_TRANS:
+            super().commit()
 
     def rollback(self) -> None:
         """Roll back if a transaction is open: SQLAlchemy asks for it after every read."""
+        self.begins = False
         if self.server_status & SERVER_STATUS_IN_TRANS:
             super().rollback()
 
     def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
         """Run a statement; refuse one that is so long that the server would hang up on us."""
-        sql = sql.encode(self.encoding) if isinstance(sql, str) else sql
-        if self.most and len(sql) >= self.most:
+        begins, final = self._begun(sql)
+        rows: int = super().query(final, unbuffered)
+        return self.next_result(unbuffered) if begins else rows
+
+    def answers(self, sql: str | bytes) -> list[mysql.Texts]:
+        """Run statements; return the rows of each."""
+        begins, final = self._begun(sql)
+        return super().answers(final)[begins:]
+
+    def _begun(self, sql: str | bytes) -> tuple[bool, bytes]:
+        """Return whether a transaction begins with a statement, and the statement with what begins it."""
+        final = sql.encode(self.encoding) if isinstance(sql, str) else sql
+        begins, self.begins = self.begins, False
+        if begins:
+            final = b"START TRANSACTION; " + final
+        if self.most and len(final) >= self.most:
             raise pymysql.err.DataError(ER.NET_PACKET_TOO_LARGE, f"max_allowed_packet is {self.most}")
-        rows: int = super().query(sql, unbuffered)
-        return rows
+        return begins, final
 
 
 def _connect(_dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> _Connection:
     """Make a connection and set its session up. Raises ConfigError if the server is too old."""
     # A server that takes a connection and then says nothing is no server; PyMySQL's own limit ends before that.
+    options["client_flag"] = options.get("client_flag", 0) | CLIENT.MULTI_STATEMENTS
     connection = _Connection(*arguments, **options | {"read_timeout": options["connect_timeout"]})
     try:
         _refuse_old(connection)
@@ -187,7 +238,7 @@ def _checked_out(_connection: Any, record: Any, _proxy: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     if connection.get_execution_options().get("jobber_write"):
-        connection.exec_driver_sql("START TRANSACTION")
+        connection.connection.dbapi_connection.begins = True  # type: ignore[union-attr]
 
 
 def _tell_lost(context: ExceptionContext) -> None:

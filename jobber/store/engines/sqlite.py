@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Connection, FromClause, Insert, Table, Text, bindparam, event, func, select, true
+from sqlalchemy import ColumnElement, Connection, FromClause, Text, bindparam, event, func, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.types import TypeEngine
 
 from jobber.errors import ConfigError
-from jobber.store.engines.base import Engine
+from jobber.store.engines.base import OnConflict, Rows, Statement
 from jobber.store.failures import Contended
 
 #: Seconds that a writer waits for the one write lock, unless the URL says ``?timeout=``.
@@ -25,7 +25,7 @@ TIMEOUT = 10.0
 PATIENCE = 15.0
 
 
-class SQLite(Engine):
+class SQLite(OnConflict):
     """A file."""
 
     name = "sqlite"
@@ -42,6 +42,9 @@ class SQLite(Engine):
         event.listen(pool, "connect", _open)
         event.listen(pool, "begin", _begin)
 
+    def exchange(self, driver: Any, statements: Sequence[Statement], *, commit: bool) -> list[Rows]:  # noqa: ARG002
+        return [driver.execute(text, values).fetchall() for text, values in statements]
+
     def turn(self) -> AbstractContextManager[Any]:
         # One of our own threads at a time at SQLite's lock: its waiters sleep and poll, ours are woken.
         return _Turn()
@@ -57,19 +60,8 @@ class SQLite(Engine):
         values = (func.json_extract(each.c.value, f"$.{key}", type_=kind).label(key) for key, kind in columns.items())
         return select(*values).subquery(name)
 
-    def insert_missing(self, table: Any) -> Any:
-        return sqlite.insert(table).on_conflict_do_nothing()
-
-    def upsert(self, table: Any, key: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-        row = sqlite.insert(table).values(**key, **values)
-        return row.on_conflict_do_update(index_elements=list(key), set_=values)
-
-    def put_rows(self, table: Table, rows: FromClause) -> Insert:
-        key, *others = (column.name for column in table.columns)
-        # Without a condition, "ON" would belong to the SELECT.
-        listed = select(*(rows.c[name] for name in (key, *others))).where(true()).order_by(rows.c[key])
-        row = sqlite.insert(table).from_select([key, *others], listed)
-        return row.on_conflict_do_update(index_elements=[key], set_={name: row.excluded[name] for name in others})
+    def insert(self, table: Any) -> Any:
+        return sqlite.insert(table)
 
 
 class _Turn(AbstractContextManager[None]):
