@@ -8,6 +8,7 @@ name only when it is complete.
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from pathlib import Path
@@ -21,10 +22,16 @@ SCHEME = "jobber-files"
 
 #: How often, and at what interval in seconds, an exchange's table that is being written is read again.
 _READS, _PAUSE = 50, 0.01
+#: Nanoseconds after which a folder's time of change has moved on: the next change shows.
+_TICKED = 2_100_000_000
 
 
 class Channel(filesystem.Channel):
     """A channel whose messages appear whole or not at all, each taken by one process."""
+
+    def __init__(self, connection: Any, **options: Any) -> None:
+        super().__init__(connection, **options)  # type: ignore[no-untyped-call]
+        self._empty: dict[str, int] = {}  # by queue: when the folder was changed in which it had no message
 
     def _put(self, queue: str, payload: dict[str, Any], **kwargs: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         name = f"{time.monotonic_ns():020}_{uuid.uuid4()}.{_file_name(queue)}.msg"
@@ -35,18 +42,31 @@ class Channel(filesystem.Channel):
         unfinished.rename(folder / name)
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002  # kombu's signature
-        folder, taken = Path(self.data_folder_in), Path(self.processed_folder)
+        folder, taken = self.data_folder_in, self.processed_folder
+        try:
+            changed = os.stat(folder).st_mtime_ns
+            # Asked twenty times a second for each queue; to list the folder takes much longer than this.
+            if self._empty.get(queue) == changed:
+                raise Empty
+            sure = abs(time.time_ns() - changed) > _TICKED
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            raise Empty from None
         # Time and UUID hold no dot, a queue's name may.
         ending = f"{_file_name(queue)}.msg"
-        for name in sorted(name for name in _names(folder) if name.partition(".")[2] == ending):
+        for name in sorted(name for name in names if name.partition(".")[2] == ending):
+            there, here = f"{folder}/{name}", f"{taken}/{name}"
             try:
                 # One process wins the rename.
-                (folder / name).rename(taken / name)
+                os.rename(there, here)
             except FileNotFoundError:
+                sure = False  # it may be the folder that is missing
                 continue
-            message: dict[str, Any] = json.loads((taken / name).read_text())
-            (taken / name).unlink(missing_ok=True)
+            message: dict[str, Any] = json.loads(Path(here).read_text())
+            Path(here).unlink(missing_ok=True)
             return message
+        if sure:
+            self._empty[queue] = changed
         raise Empty
 
     def get_table(self, exchange: str) -> list[Any]:
@@ -77,13 +97,6 @@ class Transport(filesystem.Transport):
 def _file_name(name: str) -> str:
     """Return a name of a queue or an exchange without slashes: that of a worker's mailbox may hold some."""
     return name.replace("/", "%")
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return []
 
 
 TRANSPORT_ALIASES[SCHEME] = f"{__name__}:Transport"

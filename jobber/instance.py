@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 from jobber import publishing, queueing
 from jobber import sources as source_databases
 from jobber import tasks as task_files
+from jobber.bell import Bell
 from jobber.completion import Completer
 from jobber.config import Settings
 from jobber.queueing import Queueing, build
@@ -78,21 +80,27 @@ class Instance:
         """Return what fires schedules."""
         return Scheduler(store=self.store, completer=self.completer(), tasks=self.tasks, wake=self.queueing.wake)
 
-    def service(self, *, waiters: int) -> Service:
+    def service(self, *, waiters: int, bell: socket.socket | None = None, served: Sequence[str] = ()) -> Service:
         """Return the operations that the API offers.
 
         Parameters:
             waiters: requests that may wait for a job or a group at a time; each holds a thread of the server.
+            bell: the end that rings for this instance's workers, if there are any.
+            served: the queues that they serve; none: all.
         """
         seats = threading.Semaphore(waiters)
+        jobs_watcher = Watcher(self.store.live, seats)
+        if bell is not None:
+            self.queueing.use(Bell(bell, served=lambda: served or self.queues(), ended=jobs_watcher.told))
         return Service(
             settings=self.settings,
             tasks=self.tasks,
             store=self.store,
+            completer=self.completer(),
             queueing=self.queueing,
             results=self.results,
             readiness=Readiness(self.dependencies()),
-            jobs_watcher=Watcher(self.store.live, seats),
+            jobs_watcher=jobs_watcher,
             groups_watcher=Watcher(self.store.live_groups, seats),
         )
 

@@ -23,10 +23,15 @@ log = logging.getLogger(__name__)
 ROLE = "maintenance"
 #: Seconds of the leader's lease, at most: when it dies, nobody sweeps for so long.
 _LEASE = 6.0
-#: Seconds between two looks for due jobs.
-_TICK = 0.25
+#: Seconds between two looks for due jobs: while this process has work to do, and at most. What is due sooner is looked
+#: for when its time comes, if it was known at the last look.
+_TICK, _CALM = 0.25, 1.0
+#: Seconds that a process counts as at work after the last sign of it.
+_WORKING = 5.0
 #: … and between two while a database takes no more starts, at least.
 _GLANCE = 0.05
+#: Seconds after its time that what is due is looked for: clocks of databases do not tick together with ours.
+_SLACK = 0.002
 #: Seconds that due jobs are made ready in one go: other chores wait for this thread.
 _SPELL = 1.0
 #: Seconds between two prunings of the history, once all that is old is forgotten.
@@ -56,6 +61,8 @@ class Maintenance:
         self._scheduler = scheduler
         self._schedules: float | None = None  # seconds until one fires, at the last look
         self._over = threading.Event()
+        self._stirred = threading.Event()  # ends a long pause
+        self._worked = time.monotonic()  # the last sign of work
         self._leading = False
         self._pause = _TICK  # seconds until the next look
         self._role = Role(store, ROLE, holder, lease=min(_LEASE, settings.app.lease / 2))
@@ -69,10 +76,20 @@ class Maintenance:
     def stop(self) -> None:
         """End ``run`` after the step that it is in."""
         self._over.set()
+        self._stirred.set()
+
+    def stir(self) -> None:
+        """Look more often for a while: this process has work to do, which may make jobs that are due soon.
+
+        Whoever delays a job says so to nobody. Those of other processes are found within a second.
+        """
+        self._worked = time.monotonic()
+        if self._pause > _TICK:
+            self._stirred.set()
 
     def run(self) -> None:
         """Do what is due, until stopped; in a thread of its own."""
-        while not self._over.wait(self._pause):
+        while not self._rest():
             # Everywhere: a job whose time has come waits for no role to find another process.
             self._step(self._release_due)
             self._step(self._fire)
@@ -80,7 +97,19 @@ class Maintenance:
             for chore in self._chores:
                 if self._leading and chore.is_due():
                     self._step(chore.do)
+            if self._leading:
+                soonest = min(chore.due for chore in self._chores) - time.monotonic()
+                self._pause = min(self._pause, max(_TICK, soonest))
         self._role.resign()
+
+    def _rest(self) -> bool:
+        """Wait until it is time for the next look; return whether it is all over."""
+        until = time.monotonic() + self._pause
+        if self._stirred.wait(self._pause):
+            self._stirred.clear()
+            # Not at once: who has just got a job needs the processor more.
+            self._over.wait(max(0.0, min(_TICK, until - time.monotonic())))
+        return self._over.is_set()
 
     def _step(self, do: Callable[[], None]) -> None:
         """Do one thing; what goes wrong with it keeps none of the others from being done."""
@@ -99,7 +128,7 @@ class Maintenance:
     def _release_due(self) -> None:
         """Make jobs ready whose time has come, a piece at a time; of several processes each takes other pieces."""
         until = time.monotonic() + _SPELL
-        # A plain read, four times a second; the rest is a write transaction.
+        # A plain read, as it is done often; the rest is a write transaction.
         while (due := self._look().jobs) is not None and due <= 0 and time.monotonic() < until:
             queues = self._store.release_due()
             if not queues:
@@ -109,17 +138,27 @@ class Maintenance:
 
     def _look(self) -> Due:
         """Return what time has brought; wake those who wait for a database that takes another start again."""
-        self._pause, self._schedules = _TICK, None
+        self._pause, self._schedules = _TICK, None  # should it fail
         # Schedules of tasks that are not loaded here are nothing to look for: one that is due stays so for ever.
         due = self._store.due(self._scheduler.tasks() if self._scheduler is not None else ())
         self._schedules = due.schedules
         if due.starts is not None and due.starts <= 0:
             for queue in self._store.refill():
                 self._queueing.wake(queue)
-        elif due.starts is not None:
-            # Rates below some two a second would not be reached if it were looked after later.
-            self._pause = min(_TICK, max(_GLANCE, due.starts))
+        self._pause = self._until(due)
         return due
+
+    def _until(self, due: Due) -> float:
+        """Return the seconds until the next look."""
+        # Who takes the last start of a database says until when there is none, whether it is known here or not.
+        working = due.starts is not None or time.monotonic() - self._worked < _WORKING
+        longest = _TICK if working else _CALM
+        # What is overdue already is seen to now, by this process or by another one.
+        times = [at + _SLACK if at > 0 else _TICK for at in (due.jobs, due.schedules) if at is not None]
+        if due.starts is not None and due.starts > 0:
+            # Rates below some two a second would not be reached if it were looked after later.
+            times.append(max(_GLANCE, due.starts))
+        return min(longest, *times) if times else longest
 
     def _fire(self) -> None:
         """Fire schedules; of several processes one does."""
@@ -147,14 +186,15 @@ class _Chore:
     def __init__(self, interval: float, work: Callable[[], bool | None]) -> None:
         self._interval = interval
         self._work = work
-        self._due = 0.0
+        #: When its time comes.
+        self.due = 0.0
 
     def is_due(self) -> bool:
         """Whether its time has come."""
-        return time.monotonic() >= self._due
+        return time.monotonic() >= self.due
 
     def do(self) -> None:
         """Do it, or a piece of it."""
-        self._due = time.monotonic() + self._interval
+        self.due = time.monotonic() + self._interval
         if self._work():
-            self._due = 0.0
+            self.due = 0.0

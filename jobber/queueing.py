@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from kombu.connection import Connection
 from kombu.transport import TRANSPORT_ALIASES
 
 from jobber import filequeue, rabbitqueue
+from jobber.bell import Bell
 from jobber.config import Settings
 from jobber.errors import BrokerUnavailable
 
@@ -35,8 +37,9 @@ CANCEL = "jobber_cancel"
 
 #: Wake-ups that may wait in a queue: enough for every idle slot to be woken through the chain that workers pass on.
 _ENOUGH = 16
-#: Seconds between two rounds of wake-ups of one process; what comes within is coalesced.
-_PAUSE = 0.005
+#: Seconds between two rounds of wake-ups of one process, and after one that found enough waiting: nobody has a free
+#: slot then, and who gets one finds those. What comes within is coalesced.
+_PAUSE, _REST = 0.005, 0.05
 #: A message file older than this many seconds has no reader left.
 _STALE = 60
 #: Seconds of silence before the system asks whether Redis' machine is there, between two such questions, and how many
@@ -132,9 +135,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
             "socket_keepalive": True,
             "socket_keepalive_options": _KEEPALIVE,
             "health_check_interval": 10,
-            # Seconds that one BRPOP waits. kombu does not close a connection before its BRPOP is answered: at its own
-            # 1 s a worker cannot stop within a second.
-            "polling_interval": 0.25,
+            # Seconds that one BRPOP waits. A queue that a reload brings is asked for with the next one.
+            "polling_interval": 1,
         }
     folder = broker_folder(settings)
     make_folders(folder)
@@ -143,7 +145,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "data_folder_out": str(folder / "messages"),
         "control_folder": str(folder / "control"),
         "processed_folder": str(folder / "taken"),
-        "polling_interval": 0.02,
+        # Of most jobs of their own instance workers hear by the bell.
+        "polling_interval": 0.05,
     }
 
 
@@ -183,20 +186,45 @@ def sweep_folder(settings: Settings) -> None:
 class Queueing:
     """Sends wake-ups and cancels from a thread of its own; nobody waits for the broker.
 
+    A wake-up that a worker of this instance answers by the bell needs no broker: it claims, and passes on what it sees.
+
     Parameters:
         app: from ``build``.
     """
 
     def __init__(self, app: Celery) -> None:
         self.app = app
+        self._bell: Bell | None = None
+        #: Told of each attempt of a job that ended in this process, by the job's ID.
+        self.ended: Callable[[str], None] = lambda _job_id: None
         self._changed = threading.Condition()
         self._wakes: Counter[str] = Counter()
         self._cancels: list[tuple[int, int]] = []
         self._closed = False
+        self._minded = False  # whether the thread looks by itself for rings that nobody answers
         self._thread: threading.Thread | None = None
+
+    def use(self, bell: Bell) -> None:
+        """Ring for workers of this instance before others are told."""
+        self._bell = bell
+        bell.start(self._tell)
 
     def wake(self, queue: str, slots: int = 1) -> None:
         """Tell up to ``slots`` idle workers of ``queue`` that there may be something to claim."""
+        slots = min(slots, _ENOUGH)
+        if self._bell is not None:
+            wanted = slots
+            while slots and self._bell.ring(queue):
+                slots -= 1
+            if slots < wanted:  # somebody must look whether rings are answered
+                with self._changed:
+                    if not self._minded:
+                        self._start()
+        # Where enough is to be sent already it is sent after this, and nobody has to wait for the lock to say so.
+        if slots and (self._wakes[queue] < _ENOUGH or self._thread is None):
+            self._tell(queue, slots)
+
+    def _tell(self, queue: str, slots: int = 1) -> None:
         with self._changed:
             self._wakes[queue] = min(self._wakes[queue] + slots, _ENOUGH)
             self._start()
@@ -226,40 +254,58 @@ class Queueing:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._send_all, name="wake-ups", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._send_all, name="wake-ups", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # as many threads as the system allows; the next one tries again
+                log.warning("wake-ups are not sent: %s", error)
+                return
+            self._thread = thread
         self._changed.notify()
+
+    def _await(self) -> None:
+        """Wait until there is something to send; rings that nobody answered in time are."""
+        while True:
+            late, patience = self._bell.overdue() if self._bell is not None else ([], None)
+            self._wakes.update(late)
+            self._minded = patience is not None
+            if self._wakes or self._cancels or self._closed:
+                return
+            self._changed.wait(patience)
 
     def _send_all(self) -> None:
         while True:
             with self._changed:
-                while not (self._wakes or self._cancels or self._closed):
-                    self._changed.wait()
+                self._await()
                 if self._closed and not (self._wakes or self._cancels):
                     return
                 wakes, self._wakes = self._wakes, Counter()
                 cancels, self._cancels = self._cancels, []
+            pause = _PAUSE
             try:
-                self._send_again(wakes, cancels)
+                pause = self._send_again(wakes, cancels)
             except Exception as error:  # noqa: BLE001  # each client has its own tree; this thread must outlive all
                 # Nothing is lost: idle workers look for work themselves, heartbeats carry cancels.
                 log.warning("the broker cannot be reached (%s); workers look for work themselves", reason(error))
-            time.sleep(_PAUSE)
+            time.sleep(pause)
 
-    def _send_again(self, wakes: Counter[str], cancels: list[tuple[int, int]]) -> None:
+    def _send_again(self, wakes: Counter[str], cancels: list[tuple[int, int]]) -> float:
         """Send, and after an error once more over a new connection; twice does no harm."""
         try:
-            self._send(wakes, cancels)
+            return self._send(wakes, cancels)
         except Exception as error:  # noqa: BLE001
             # The broker may have closed the connection while there was nothing to send.
             log.debug("sending again: %s", type(error).__name__)
-            self._send(wakes, cancels)
+            return self._send(wakes, cancels)
 
-    def _send(self, wakes: Counter[str], cancels: list[tuple[int, int]]) -> None:
+    def _send(self, wakes: Counter[str], cancels: list[tuple[int, int]]) -> float:
+        """Send; return the seconds until the next round."""
+        enough = bool(wakes)
         with self.app.producer_or_acquire() as producer:
             try:
                 for queue, slots in wakes.items():
                     waiting = self.app.amqp.queues[queue](producer.channel).queue_declare().message_count
+                    enough = enough and waiting >= _ENOUGH
                     for _ in range(min(slots, _ENOUGH - waiting)):
                         self.app.send_task(
                             WAKE, (queue,), queue=queue, producer=producer, retry=False, ignore_result=True
@@ -270,6 +316,7 @@ class Queueing:
                 raise
         for run, attempt in cancels:
             self.app.control.broadcast(CANCEL, arguments={"run": run, "attempt": attempt})
+        return _REST if enough else _PAUSE
 
 
 def ping(app: Celery) -> None:

@@ -9,6 +9,8 @@ one of two restarts of Redis under load). A wake-up carries no job, so one that 
 
 from __future__ import annotations
 
+from typing import Any
+
 from kombu.transport import redis
 
 
@@ -17,6 +19,14 @@ class Channel(redis.Channel):
 
     #: Whether unacknowledged messages are put back when the channel closes.
     do_restore = False
+
+    def close(self) -> None:
+        """Close the connection, whatever it waits for: kombu waits until the BRPOP is answered that it has sent."""
+        waiting: Any = self._in_poll
+        self._in_poll = False
+        if waiting:
+            waiting.disconnect()
+        super().close()  # type: ignore[no-untyped-call]
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         """Acknowledge a message, unless the connection that it came over is gone."""

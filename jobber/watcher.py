@@ -38,7 +38,10 @@ class Watcher:
         self._thread: threading.Thread | None = None
 
     def wait(self, key: str, seconds: float) -> bool:
-        """Return True as soon as no run of the ID ``key`` is live, False after ``seconds`` or where too many wait."""
+        """Return True as soon as no run of the ID ``key`` is live, False after ``seconds`` or where too many wait.
+
+        Also True where somebody was ``told`` of it, which the caller is to look after.
+        """
         if seconds <= 0 or not self._seats.acquire(blocking=False):
             return False
         try:
@@ -67,6 +70,12 @@ class Watcher:
                 if not events:
                     self._waiters.pop(key, None)
 
+    def told(self, key: str) -> None:
+        """Let those go who wait for ``key``: it may have finished. Who finds that it has not may wait on."""
+        with self._changed:
+            for event in self._waiters.pop(key, []):
+                event.set()
+
     def close(self) -> None:
         """Let every waiter go."""
         with self._changed:
@@ -81,6 +90,7 @@ class Watcher:
             with self._changed:
                 while not self._waiters and not self._closed:
                     self._changed.wait()
+                self._pause()
                 if self._closed:
                     return
                 watched = set(self._waiters)
@@ -95,8 +105,16 @@ class Watcher:
                 for key in watched - live:
                     for event in self._waiters.pop(key, []):
                         event.set()
-                # A tenth of the time that the newest waiter has waited: quick jobs are seen at once, slow ones
-                # cost little.
-                waited = time.monotonic() - self._newest
-                if self._waiters:
-                    self._changed.wait(min(max(_SHORTEST, waited / 10), _LONGEST))
+
+    def _pause(self) -> None:
+        """Wait until somebody should look: who waits has just done so.
+
+        For a tenth of the time that the newest waiter has waited: quick jobs are seen at once, slow ones cost little.
+        """
+        began = time.monotonic()
+        while self._waiters and not self._closed:
+            now = time.monotonic()
+            left = began + min(max(_SHORTEST, (now - self._newest) / 10), _LONGEST) - now
+            if left <= 0:
+                return
+            self._changed.wait(left)

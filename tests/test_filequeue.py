@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from queue import Empty
+from typing import Any
 
 import pytest
 from kombu import Connection
@@ -92,3 +95,32 @@ def test_a_queue_may_have_a_name_that_windows_gives_to_no_file(tmp_path: Path, n
 
         assert queue.get(timeout=5).payload == "wake up"
     assert len(list((tmp_path / "control").iterdir())) == 1
+
+
+def test_a_folder_is_listed_when_it_was_changed_and_no_message_is_overlooked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some are put while others look, within one tick of the clock by which the folder was changed."""
+    listed: list[str] = []
+    with connect(tmp_path) as connection:
+        channel, other = connection.channel(), connection.channel()
+
+        def taken(queue: str) -> Any:
+            try:
+                return channel._get(queue)
+            except Empty:
+                return None
+
+        for number in range(300):
+            other._put("work", {"number": number})
+            assert taken("rest") is None
+            assert taken("work") == {"number": number}
+            assert taken("work") is None
+        os.utime(tmp_path / "messages", (1, 1))
+        listdir = os.listdir
+        monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+        assert [taken(queue) for queue in ("work", "rest") * 10] == [None] * 20
+        assert len(listed) == 2
+        other._put("rest", {"number": 1})
+        assert taken("work") is None
+        assert taken("rest") == {"number": 1}

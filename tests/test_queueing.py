@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import shlex
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Empty
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,9 @@ import amqp
 import pytest
 import redis
 from amqp.exceptions import NotFound
+from kombu import Connection
 from kombu.exceptions import OperationalError
+from kombu.simple import SimpleQueue
 
 from jobber import config, queueing, rabbitqueue, redisqueue
 from jobber.config import BrokerSettings
@@ -49,7 +53,7 @@ def client(redis_server: Redis, redis_url: str) -> Iterator[redis.Redis]:
 
 
 def _vhosts(rabbitmq: RabbitMQ) -> Iterator[str]:
-    """Make virtual hosts, several at a time: each call of rabbitmqctl starts another Erlang machine."""
+    """Make virtual hosts, several at a time: one takes RabbitMQ a while."""
     for batch in itertools.count():
         names = [f"v{batch}_{n}" for n in range(6)]
         making = (
@@ -57,7 +61,7 @@ def _vhosts(rabbitmq: RabbitMQ) -> Iterator[str]:
             f'<<"guest">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"tests">>)'
             for name in names
         )
-        rabbitmq.control("eval", f"{', '.join(making)}.")
+        rabbitmq.eval(", ".join(making))
         yield from names
 
 
@@ -97,14 +101,7 @@ def broker(request: pytest.FixtureRequest) -> Broker:
     return Broker(
         amqp_url(rabbitmq, vhost),
         lambda queue: ready(request.getfixturevalue("channel"), f"jobber:{queue}"),
-        lambda: set(
-            rabbitmq.control("list_queues", "-p", vhost, "--no-table-headers", "name").split()
-            + [
-                name
-                for name in rabbitmq.control("list_exchanges", "-p", vhost, "--no-table-headers", "name").split()
-                if not name.startswith("amq.")
-            ]
-        ),
+        lambda: rabbitmq.names(vhost),
     )
 
 
@@ -273,8 +270,7 @@ def test_a_queue_is_declared_in_the_same_way_whoever_names_it(
     kinds = {line.split("\t", 1)[1] for line in listed.splitlines()}
     assert len(listed.splitlines()) == 3
     assert kinds == {'true\tclassic\t[{"x-queue-type","classic"},{"x-expires",3600000}]'}
-    exchanges = rabbitmq.control("list_exchanges", "-p", vhost, "--no-table-headers", "name").split()
-    assert not [name for name in exchanges if not name.startswith("amq.")]
+    assert rabbitmq.names(vhost) == {line.split("\t", 1)[0] for line in listed.splitlines()}
 
 
 def test_the_first_wake_up_after_rabbitmq_closed_an_idle_connection_arrives(
@@ -362,7 +358,7 @@ def tls(rabbitmq: RabbitMQ) -> tuple[int, Path]:
         file.write_bytes(content)
     port = free_port()
     options = f'[{{certfile, "{shown}"}}, {{keyfile, "{secret}"}}]'
-    rabbitmq.control("eval", f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 1).')
+    rabbitmq.eval(f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 1)')
     return port, shown
 
 
@@ -379,3 +375,12 @@ def test_over_tls_the_certificate_and_the_name_of_rabbitmq_are_checked(
             queueing.ping(make(untrusted).app)
     with pytest.raises(BrokerUnavailable, match="certificate"):
         queueing.ping(make(address).app)
+
+
+def test_a_worker_that_waits_for_redis_closes_its_connection_at_once(redis_url: str) -> None:
+    with Connection(redis_url, transport_options={"polling_interval": 30}) as connection:
+        with SimpleQueue(connection, "work") as queue, suppress(Empty):
+            queue.get(timeout=0.1)
+        assert connection.default_channel._in_poll
+        began = time.monotonic()
+    assert time.monotonic() - began < 1

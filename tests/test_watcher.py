@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
+from types import SimpleNamespace
+from typing import Any
 
 from jobber.errors import StateUnavailable
+from jobber.service import Service
 from jobber.watcher import Watcher
 from tests.servers import wait_until
 
@@ -118,3 +121,40 @@ def test_an_outage_of_the_store_keeps_waiters_waiting() -> None:
     thread.join(2)
 
     assert answers == [True]
+
+
+def test_who_is_told_is_let_go_before_anybody_looks() -> None:
+    jobs = Jobs("a", "b")
+    watcher = Watcher(jobs.live, threading.Semaphore(500))
+    thread, answers = waiting(watcher, "a")
+    other, other_answers = waiting(watcher, "b", seconds=0.5)
+    wait_until(lambda: {"a", "b"} in jobs.asked)
+    jobs.away = True
+
+    watcher.told("a")
+    thread.join(2)
+    other.join(2)
+
+    assert (answers, other_answers) == ([True], [False])
+
+
+def test_a_job_of_which_only_an_attempt_ended_is_waited_for_on() -> None:
+    """What workers tell is a hint: the attempt may have failed, and the job be tried again."""
+    jobs = Jobs("a")
+    watcher = Watcher(jobs.live, threading.Semaphore(500))
+    seen = iter([SimpleNamespace(live=True), SimpleNamespace(live=True), SimpleNamespace(live=False)])
+    service: Any = SimpleNamespace(
+        settings=SimpleNamespace(app=SimpleNamespace(max_wait=60)),
+        _store=SimpleNamespace(live=jobs.live, get=lambda _job_id: next(seen)),
+        _jobs_watcher=watcher,
+    )
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(Service.wait(service, "a", 30)))
+    thread.start()
+
+    while thread.is_alive():
+        watcher.told("a")
+        thread.join(0.05)
+
+    assert [answer.live for answer in answers] == [False]
+    assert next(seen, None) is None

@@ -1,19 +1,19 @@
-"""The two kinds of process below the supervisor: ``python -m jobber.cli.child api|worker``, never started by hand."""
+"""The two kinds of process below the supervisor, which forks them."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import sys
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from jobber.cli.logs import configure_logging
-from jobber.cli.processes import DRAIN, INTERRUPT, RELOAD, Plan, importing, leave, obey, receive_plan, say_ready
+from jobber.cli.processes import DRAIN, INTERRUPT, RELOAD, Plan, importing, obey, say_ready
 from jobber.errors import JobberError
 
 if TYPE_CHECKING:
@@ -31,12 +31,44 @@ _RESIGNING = 0.5
 _CONNECTIONS = 4096
 
 
-def main() -> int:
-    """Run the child named by the first argument until the supervisor ends it."""
-    role = sys.argv[1]
-    with importing():  # its settings bring half of jobber with them
-        plan = receive_plan()
-    configure_logging(plan.settings.app.log_level)
+#: What they import, by the kind of process.
+_OF_WORKERS = (
+    "celery.apps.worker",
+    "celery.concurrency.thread",
+    "celery.worker.autoscale",
+    "celery.worker.components",
+    "celery.worker.consumer",
+    "celery.worker.consumer.delayed_delivery",
+    "celery.worker.strategy",
+    "jobber.consumer",
+    "jobber.history",
+    "jobber.instance",
+    "jobber.janitor",
+    "jobber.maintenance",
+    "jobber.publishing",
+    "jobber.rescue",
+    "jobber.webhooks",
+    "jobber.worker",
+)
+_OF_API = ("granian", "jobber.api")
+_OF_REDIS = ("redis",)
+
+
+def prepare(*, api: bool, redis: bool) -> None:
+    """Import what the processes need, before they are forked.
+
+    Parameters:
+        api: whether there is one that answers HTTP.
+        redis: whether the broker is a Redis, whose client kombu imports when it connects.
+    """
+    names = [*_OF_WORKERS, *(_OF_API if api else ()), *(_OF_REDIS if redis else ())]
+    with importing():
+        for name in names:
+            import_module(name)
+
+
+def run(role: str, plan: Plan) -> int:
+    """Live as ``api`` or ``worker`` until the supervisor ends this process; return its status."""
     return {"api": run_api, "worker": run_worker}[role](plan)
 
 
@@ -71,10 +103,11 @@ def run_worker(plan: Plan) -> int:
     )
     holder = f"{node_name(worker)}:{uuid.uuid4().hex[:8]}"
     store, queueing, results = instance.store, instance.queueing, instance.results
+    maintenance = Maintenance(
+        settings=plan.settings, store=store, queueing=queueing, holder=holder, scheduler=instance.scheduler()
+    )
     keepers: list[Maintenance | Rescuer | Janitor | Publisher | Caller | Archivist] = [
-        Maintenance(
-            settings=plan.settings, store=store, queueing=queueing, holder=holder, scheduler=instance.scheduler()
-        ),
+        maintenance,
         Rescuer(settings=plan.settings, store=store, queueing=queueing, results=results, holder=holder),
         Janitor(store=store, results=results, holder=holder),
         Publisher(settings=plan.settings, store=store, holder=holder),
@@ -102,7 +135,7 @@ def run_worker(plan: Plan) -> int:
         worker.interrupt()
 
     obey({DRAIN: terminate, INTERRUPT: worker.interrupt, RELOAD: lambda: _reload(instance, consume)}, orphaned=orphaned)
-    status = serve(worker, instance.queueing, queues(), on_ready=say_ready)
+    status = serve(worker, instance.queueing, queues(), on_ready=say_ready, stir=maintenance.stir, bell=_end(plan))
     for keeper in keepers:
         keeper.stop()
     # They leave their roles to others; one that waits for a database is not waited for.
@@ -145,7 +178,7 @@ def _app(plan: Plan) -> Flask:
         from jobber.instance import Instance
 
     instance = Instance(plan.settings, plan.directories)
-    service = instance.service(waiters=_WAITERS)
+    service = instance.service(waiters=_WAITERS, bell=_end(plan), served=plan.queues)
     main = os.getppid()
 
     def close() -> None:
@@ -161,6 +194,11 @@ def _app(plan: Plan) -> Flask:
     return create_app(service)
 
 
+def _end(plan: Plan) -> socket.socket | None:
+    """Return this process' end of the bell."""
+    return socket.socket(fileno=plan.bell) if plan.bell >= 0 else None
+
+
 def _reload(instance: Instance, then: Callable[[], None] = lambda: None) -> None:
     """Load the task files anew, as the supervisor has just done with success."""
     try:
@@ -169,7 +207,3 @@ def _reload(instance: Instance, then: Callable[[], None] = lambda: None) -> None
         log.error("the old tasks stay: %s", error)
     else:
         then()
-
-
-if __name__ == "__main__":
-    leave(main())

@@ -15,9 +15,10 @@ import click
 
 import jobber
 from jobber import queueing, tasks
+from jobber.cli import child
 from jobber.cli.flags import Flags
 from jobber.cli.logs import configure_logging
-from jobber.cli.processes import Plan
+from jobber.cli.processes import RELOAD, Child, Plan, ask
 from jobber.cli.rehearsal import rehearse
 from jobber.cli.starting import Start
 from jobber.cli.supervisor import Supervisor, check_address, reload_running
@@ -48,7 +49,7 @@ def serve(flags: Flags) -> int:
         port=port,
     )
 
-    def reload() -> str:
+    def reload() -> list[str]:
         fresh = Instance(settings, flags.folders())
         try:
             refuse_bad_tasks(fresh)
@@ -56,20 +57,43 @@ def serve(flags: Flags) -> int:
             warnings = (*fresh.tasks().warnings, *disobeyed(fresh.store, fresh.tasks()))
         finally:
             fresh.close()
-        instance.reload()  # a database that is still missed is asked about these
-        return "\n".join([_count(len(fresh.tasks()), "task"), *(f"warning: {warning}" for warning in warnings)])
+        return [_count(len(fresh.tasks()), "task"), *(f"warning: {warning}" for warning in warnings)]
 
     supervisor = Supervisor(plan, workers=flags.worker_processes, api=not flags.worker_only, reload=reload)
     supervisor.listen()
     for line in _headline(instance, plan, flags):
         click.echo(line)
     _warn((*settings.warnings, *instance.tasks().warnings))
-    _warn(Start(instance).wait(settings.app.start_timeout, strict=flags.strict, stopped=supervisor.is_stopping))
+    start = Start(instance)
+
+    def begin() -> Child:
+        return ask(
+            "start",
+            lambda: start.wait(settings.app.start_timeout, strict=flags.strict),
+            then=start.finish,
+            commands={RELOAD: lambda: _ask_about_new_tasks(instance)},
+        )
+
+    starter = begin()
+    try:
+        child.prepare(api=not flags.worker_only, redis=settings.broker.url.startswith("redis"))
+        _warn(supervisor.answer(starter))
+    except BaseException:
+        starter.kill()
+        raise
     return supervisor.run(
         lambda: click.echo(
             click.style(f"{'ready':<11}", fg="green") + f"after {time.monotonic() - began:.1f} s; Ctrl-C stops"
-        )
+        ),
+        starter,
+        begin,
     )
+
+
+def _ask_about_new_tasks(instance: Instance) -> None:
+    """Load the tasks that the supervisor has just accepted: a database that is still missed is asked about these."""
+    with suppress(TaskFileError):  # they are being edited again
+        instance.reload()
 
 
 def _warn(warnings: Iterable[str]) -> None:

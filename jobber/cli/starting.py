@@ -43,23 +43,28 @@ class Start:
             *(_Step(f"the results database {name}", partial(self._results, name), self) for name in instance.results),
             *(_Step(f"the database {name}", partial(self._source, name), self) for name in instance.sources),
         ]
+        self._threads = [
+            threading.Thread(target=step.run, name=f"start {step.what}", daemon=True) for step in self._steps
+        ]
 
-    def wait(self, seconds: float, *, strict: bool, stopped: Callable[[], bool]) -> list[str]:
+    def finish(self) -> None:
+        """Wait until everything is done."""
+        for thread in self._threads:
+            thread.join()
+
+    def wait(self, seconds: float, *, strict: bool) -> list[str]:
         """Do all that can be done, wait up to ``seconds`` for databases that are away, and tell what is missing then.
 
         What is missing is tried again until it is done.
-
-        Parameters:
-            stopped: looked at all the time; as soon as it is true, this returns.
 
         Raises:
             TaskFileError: all tasks that databases refuse; those that are away are not waited for.
             Unavailable: with ``strict``, all that is missing.
         """
         began = time.monotonic()
-        for step in self._steps:
-            threading.Thread(target=step.run, name=f"start {step.what}", daemon=True).start()
-        while not stopped():
+        for thread in self._threads:
+            thread.start()
+        while True:
             now = time.monotonic()
             if not any(step.busy(now) for step in self._steps):
                 self._refuse()
@@ -72,8 +77,6 @@ class Start:
         with self._lock:
             self._over = True
             told = [step.told() for step in self._steps if step.phase is not _Phase.DONE]
-        if stopped():
-            return []
         self._refuse()
         if strict and told:
             raise Unavailable("\n  ".join(["the start ends, as --strict says; not ready:", *told]))

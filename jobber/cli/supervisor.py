@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from jobber.cli.processes import DRAIN, INTERRUPT, RELOAD, Child, Plan
+from jobber import bell
+from jobber.cli import child as life
+from jobber.cli.processes import DRAIN, INTERRUPT, RELOAD, Child, Plan, ask, ending
 from jobber.errors import ConfigError, JobberError
 
 log = logging.getLogger(__name__)
 
-#: Seconds: between two looks at the children, for the API to close.
-_LOOK, _CLOSE = 0.05, 2.0
+#: Seconds: between two looks at the children while they start or stop, and at the most; for the API to close.
+_LOOK, _REST, _CLOSE = 0.05, 2.0, 2.0
 #: Seconds before a dead child is started again: at first, and at most if it keeps dying young.
 _RESPAWN, _RESPAWN_MOST = 1.0, 30.0
 #: Seconds beyond the drain timeout after which workers are killed.
@@ -36,48 +42,79 @@ class Supervisor:
         plan: for every child.
         workers: worker processes.
         api: whether this instance answers HTTP.
-        reload: checks the task files anew and puts the new limits in force; raises what is wrong with them.
+        reload: checks the task files anew and puts the new limits in force; raises what is wrong with them. It is
+            called in a process of its own.
     """
 
-    def __init__(self, plan: Plan, *, workers: int, api: bool, reload: Callable[[], str]) -> None:
+    def __init__(self, plan: Plan, *, workers: int, api: bool, reload: Callable[[], list[str]]) -> None:
         self._plan = plan
         self._reload = reload
         self._roles = ["api"] * api + ["worker"] * workers
         self._children: list[Child] = []
+        self._starter: Child | None = None
+        self._begin_anew: Callable[[], Child]
         self._signals = 0
         self._pauses: dict[int, float] = {}  # by place: seconds before its child was started the last time
         self._reloads = threading.Event()
         self._note = RunNote(plan.settings.app.data_dir)
+        self._bell = bell.pair() if api and workers else None
+        self._alarm, self._alarmed = socket.socketpair()  # where the system says that a signal came
 
     def listen(self) -> None:
         """Take signals from now on; called before ``run``, so that none is lost while databases are waited for."""
+        for end in (self._alarm, self._alarmed):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda _signal, _frame: None)  # it ends the pause
         signal.signal(signal.SIGHUP, lambda _signal, _frame: self._reloads.set())
 
     def is_stopping(self) -> bool:
         """Return whether a signal has ended this instance."""
         return self._signals > 0
 
-    def run(self, on_ready: Callable[[], None]) -> int:
+    def answer(self, asked: Child) -> list[str]:
+        """Wait for the answer of a process that was asked (``ask``); nothing if a signal ends this instance.
+
+        Raises JobberError: what the answer is.
+        """
+        while not self._signals:
+            if (said := asked.answer(_REST, self._alarmed.fileno())) is not None:
+                return said
+            self._listen()
+            self._pause(0)
+        return []
+
+    def run(self, on_ready: Callable[[], None], starter: Child, begin_anew: Callable[[], Child]) -> int:
         """Start everything, watch over it, and return the exit status when all has ended.
 
         Parameters:
             on_ready: called once, when every process does its work.
+            starter: a process that still waits for databases, until it ends; it is told of reloads.
+            begin_anew: starts another one, should it die.
         """
-        if self.is_stopping():
-            log.info("stopped before it was started")
-            return 0
-        self._note.write()
+        self._starter, self._begin_anew = starter, begin_anew
         try:
-            self._children = [Child(role, self._plan) for role in self._roles]
+            if self.is_stopping():
+                log.info("stopped before it was started")
+                return 0
+            self._note.write()
+            self._children = [self._child(role) for role in self._roles]
             self._watch(on_ready)
             self._drain()
         finally:
-            for child in self._children:
+            for child in [*self._children, *([self._starter] if self._starter else [])]:
                 child.kill()
             self._note.remove()
         return 0
+
+    def _child(self, role: str) -> Child:
+        """Start a child, with its end of the bell."""
+        plan = self._plan
+        if self._bell is not None:
+            plan = replace(plan, bell=self._bell[role == "worker"].fileno())
+        return Child(role, partial(life.run, role, plan), plan.descriptors)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._signals += 1
@@ -85,48 +122,84 @@ class Supervisor:
     def _watch(self, on_ready: Callable[[], None]) -> None:
         ready = False
         while not self._signals:
-            if not ready and all(self._is_ready(child) for child in self._children):
+            at_work = [self._is_ready(child) for child in self._children]
+            if not ready and all(at_work):
                 ready = True
                 on_ready()
             if self._reloads.is_set():
                 self._reloads.clear()
                 self._reload_all()
+            if self._starter is not None and self._starter.status is not None:
+                self._starter = self._succeeded(self._starter)
             for place, child in enumerate(self._children):
                 if child.status is not None:
                     self._replace(place, child)
-            time.sleep(_LOOK)
+            self._pause(_REST if ready else _LOOK)
+
+    def _succeeded(self, starter: Child) -> Child | None:
+        """Return what goes on with the start where a process has ended; None if nothing is left to do."""
+        starter.kill()
+        if not starter.status:
+            return None
+        log.error("the %s process %s; starting another", starter.role, ending(starter.status))
+        time.sleep(_RESPAWN)
+        try:
+            return self._begin_anew()
+        except OSError as error:
+            log.error("there is no room for another process: %s", error)
+            return starter
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for some time, or less: until a signal comes, or a child ends."""
+        if select.select([self._alarmed], [], [], seconds)[0]:
+            with suppress(BlockingIOError):
+                self._alarmed.recv(4096)
 
     def _replace(self, place: int, child: Child) -> None:
         """Start another child in the place of one that ended, the later the more often it died before it was ready."""
-        pause = _RESPAWN if child.ready.is_set() else min(self._pauses.get(place, _RESPAWN) * 2, _RESPAWN_MOST)
+        pause = _RESPAWN if child.ready else min(self._pauses.get(place, _RESPAWN) * 2, _RESPAWN_MOST)
         self._pauses[place] = pause
-        log.error("the %s process %s; starting another in %g s", child.role, _end(child.status), pause)
+        log.error("the %s process %s; starting another in %g s", child.role, ending(child.status or 0), pause)
         child.kill()
         deadline = time.monotonic() + pause
         while time.monotonic() < deadline and not self._signals:
             time.sleep(_LOOK)
+            self._listen()
         if not self._signals:
-            self._children[place] = Child(child.role, self._plan)
+            try:
+                self._children[place] = self._child(child.role)
+            except OSError as error:
+                log.error("there is no room for another process: %s", error)
+
+    def _listen(self) -> None:
+        """Take what the processes print: a pipe that is full would stop them."""
+        for child in self._children:
+            child.listen()
 
     def _is_ready(self, child: Child) -> bool:
-        if child.role == "worker":
-            return child.ready.is_set()
-        if not child.ready.is_set() and answers(self._plan.host, self._plan.port):
-            child.ready.set()
-        return child.ready.is_set()
+        child.listen()
+        if child.role == "api" and not child.ready:
+            child.ready = answers(self._plan.host, self._plan.port)
+        return child.ready
 
     def _reload_all(self) -> None:
         ok = False
         try:
-            said = self._reload()
-            ok = True
-        except JobberError as error:
-            said = error.message
-        except Exception as error:  # whatever it is, jobs are running
-            log.exception("reload")
-            said = f"internal error ({type(error).__name__}); the log has the details"
+            asked = ask("reload", self._reload)
+        except OSError as error:
+            said = f"there is no room for another process: {error}"
+        else:
+            try:
+                said = "\n".join(self.answer(asked))
+                ok = True
+            except JobberError as error:
+                said = error.message
+            finally:
+                asked.kill()
+        if self._signals:
+            return
         if ok:
-            for child in self._children:
+            for child in [*self._children, *([self._starter] if self._starter else [])]:
                 child.tell(RELOAD)
             log.info("reloaded: %s", said)
         else:
@@ -152,6 +225,7 @@ class Supervisor:
                 for child in workers:
                     child.tell(INTERRUPT) if told == 2 else child.kill()
             time.sleep(_LOOK / 5)
+            self._listen()
         for child in self._children:
             child.tell(INTERRUPT)
         for child in self._children:
@@ -159,25 +233,28 @@ class Supervisor:
         log.info("stopped")
 
 
-def _end(status: int | None) -> str:
-    """Say how a process ended, of which ``Popen`` tells a status or, as a negative number, a signal."""
-    if status is None or status >= 0:
-        return f"ended (status {status})"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-    return f"was killed ({name})"
+def check_address(host: str, port: int, *, patience: float = 5.0) -> None:
+    """Raise ConfigError if nothing can listen on host and port.
 
-
-def check_address(host: str, port: int) -> None:
-    """Raise ConfigError if nothing can listen on host and port."""
+    Parameters:
+        patience: seconds to wait for an address that is in use. The processes of an instance whose supervisor was
+            killed hold theirs until they notice, and what starts jobber again is faster.
+    """
+    deadline = time.monotonic() + patience
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --server"
-            ) from error
+    while True:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --server"
+                    ) from error
+            else:
+                return
+        time.sleep(_LOOK)
 
 
 def answers(host: str, port: int) -> bool:

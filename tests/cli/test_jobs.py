@@ -1,4 +1,4 @@
-"""``status``, ``cancel`` and ``purge``: what people and machines read of jobs."""
+"""``status``: what people and machines read of a job."""
 
 from __future__ import annotations
 
@@ -48,25 +48,6 @@ def test_json_is_one_exact_document(program: Program, service: FakeService) -> N
     assert isinstance(json.loads(program.run("tasks", "--json").stdout), list)
     assert json.loads(program.run("tasks", "named", "--json").stdout)["name"] == "named"
     assert json.loads(program.run("queue", "default", "--json").stdout) == []
-
-
-def test_cancel_says_what_became_of_each_job(program: Program, service: FakeService) -> None:
-    for name in ("a", "b", "c"):
-        program.run("submit", "slow", "--job-id", name)
-    service.start("b")
-    service.finish("c")
-    result = program.run("cancel", "a", "b", "c", status=1)
-    assert result.stdout.splitlines()[1:] == ["a    CANCELLED", "b    stops soon"]
-    assert result.stderr == "jobber: job c is SUCCESS already\n"
-    lines = program.run("cancel", "c", "d", "--purge", status=1).stdout.splitlines()
-    assert lines[1:] == ["c    purged"]
-    program.run("status", "c", status=1)
-
-
-def test_purging_a_pending_job_cancels_it_and_does_not_say_that_it_is_gone(program: Program) -> None:
-    program.run("submit", "slow", "--job-id", "a")
-    assert program.run("cancel", "a", "--purge").stdout.splitlines()[1:] == ["a    CANCELLED"]
-    assert program.run("cancel", "a", "--purge").stdout.splitlines()[1:] == ["a    purged"]
 
 
 def test_status_tells_what_a_running_job_does(program: Program, service: FakeService) -> None:

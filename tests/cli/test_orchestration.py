@@ -75,6 +75,43 @@ def test_either_ids_or_conditions_are_to_be_given(program: Program, words: list[
     assert "--state" in program.run(*words, status=2).stderr or "--dry-run" in program.run(*words, status=2).stderr
 
 
+@pytest.mark.parametrize("command", ["cancel", "retry"])
+@pytest.mark.parametrize("option", ["--state", "--task", "--queue", "--group", "--since", "--until"])
+def test_a_blank_condition_is_refused_and_not_left_out(program: Program, command: str, option: str) -> None:
+    job_id = submit(program, "--queue", "kept", "--tag", "kept=1")
+    said = program.run(command, "--tag", "kept=1", option, "", "--json", status=1)
+    assert json.loads(said.stderr)["error"]["field"] == f"filter.{option[2:]}"
+    assert json.loads(program.run("status", job_id, "--json").stdout)["state"] == "PENDING"
+
+
+def test_cancel_says_what_became_of_each_job(program: Program, site: Site) -> None:
+    submit(program, "--queue", "q", "--job-id", "done")
+    site.work()
+    submit(program, "--queue", "q", "--job-id", "runs")
+    running = site.claim()
+    submit(program, "--queue", "ended", "--job-id", "waits")
+    result = program.run("cancel", "waits", "runs", "done", "none", "--json", status=1)
+    assert [job["job_id"] for job in json.loads(result.stdout)] == ["waits", "runs"]
+    failed = json.loads(result.stderr)["error"]["failed"]
+    assert [(one["job_id"], one["code"]) for one in failed] == [("done", "job_is_finished"), ("none", "unknown_job")]
+    assert failed[0]["job"]["state"] == "SUCCESS"
+    result = program.run("cancel", "runs", "waits", status=1)
+    assert result.stdout.splitlines()[1:] == ["runs  stops soon"]
+    assert result.stderr == "jobber: job waits is finished already (CANCELLED)\n"
+    site.instance.store.cancelled(running)
+
+
+def test_purging_removes_finished_jobs_and_cancels_the_others(program: Program, site: Site) -> None:
+    submit(program, "--queue", "q", "--job-id", "over")
+    site.work()
+    submit(program, "--queue", "ended", "--job-id", "open")
+    result = program.run("cancel", "over", "none", "open", "--purge", status=1)
+    assert result.stdout.splitlines()[1:] == ["over  purged", "open  CANCELLED"]
+    assert result.stderr == "jobber: there is no job none\n"
+    program.run("status", "over", status=1)
+    assert program.run("cancel", "open", "--purge").stdout.splitlines()[1:] == ["open  purged"]
+
+
 def test_single_jobs_run_again_and_one_that_lives_does_not(program: Program) -> None:
     job_id = submit(program, "--queue", "again")
     program.run("cancel", job_id)

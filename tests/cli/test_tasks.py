@@ -35,6 +35,7 @@ def test_a_task_shows_all_that_a_submission_needs(program: Program) -> None:
         ["retries", "2"],
         ["max", "rows      no limit"],
         ["concurrency", "no limit"],
+        ["cron", "0 7 * * * (UTC)"],
         ["index", "a, b"],
         ["file", "reports.sql:3"],
     ]

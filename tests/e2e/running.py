@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from jobber.client import Client
-from tests.servers import free_port, wait_until
+from tests.servers import free_port, is_alive, wait_until
 
 
 class Running:
@@ -74,7 +76,7 @@ class Running:
 
     def workers(self) -> list[psutil.Process]:
         """Return its worker processes."""
-        return [process for process in self.family() if process.cmdline()[-1:] == ["worker"]]
+        return [process for process in self.family() if role_of(process) == "worker"]
 
     def stop(self, timeout: float = 20) -> int:
         """Send SIGTERM, wait, and return the exit status; nothing may be left running."""
@@ -89,21 +91,47 @@ class Running:
         return status
 
     def kill(self) -> None:
-        """Kill whatever of it still runs, children first; the port is free then."""
-        family = self.family()
-        for process in reversed(family):
+        """Kill whatever of it still runs; the port is free then."""
+        family = self._stopped()
+        for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
         wait_until(lambda: not any(map(is_alive, family)))
+        wait_until(self._has_left_the_port)  # threads may outlive the main one, by a little
 
+    def _stopped(self) -> list[psutil.Process]:
+        """Stop all of it, parents before their children are looked for: one that runs would start others meanwhile."""
+        family = []
+        found = self.family()[:1]
+        while found:
+            process = found.pop()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+                wait_until(partial(stands_still, process))
+                family.append(process)
+                found += process.children()
+        return family
 
-def is_alive(process: psutil.Process) -> bool:
-    """Whether a process runs; one that nobody has reaped does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    def _has_left_the_port(self) -> bool:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", self.port))
+            return True
         return False
+
+
+def role_of(process: psutil.Process) -> str:
+    """Return what a process below the supervisor does: ``api``, ``worker``, ``start`` or ``reload``."""
+    return process.name().removeprefix("jobber-")
+
+
+def stands_still(process: psutil.Process) -> bool:
+    """Whether a process is stopped, or gone."""
+    try:
+        return not is_alive(process) or process.status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextlib.contextmanager

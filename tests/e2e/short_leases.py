@@ -20,7 +20,16 @@ SELECT generate_series(1, 2000000000) AS i, repeat('x', 100) AS filler;
 }
 
 
-def config(folder: Path, postgres: Postgres, database: str, broker: str = "", more: str = "", state: str = "") -> str:
+def config(
+    folder: Path,
+    postgres: Postgres,
+    database: str,
+    broker: str = "",
+    more: str = "",
+    state: str = "",
+    *,
+    sweep: float = 1,
+) -> str:
     """Return a config with short leases, so that deaths are noticed soon.
 
     Parameters:
@@ -31,7 +40,7 @@ def config(folder: Path, postgres: Postgres, database: str, broker: str = "", mo
 data_dir = "{folder}/data"
 lease = 3
 heartbeat = 1
-sweep = 1
+sweep = {sweep}
 {more}
 [job_queue.state]
 url = "{postgres.url(state or database)}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import kombu
@@ -56,6 +58,17 @@ def wakes_flow(running: Running) -> bool:
     return all(seconds_of_a_job(running) < PROMPT for _ in range(3))
 
 
+@contextmanager
+def apart(folder: Path, text: str) -> Iterator[tuple[Running, Running]]:
+    """An instance that answers and one that works for it: no bell is heard between them, only the broker."""
+    with (
+        # One queue alone would be the default one.
+        jobber(folder, text, TASKS, "--queue-name", "others", "--queue-name", "more") as front,
+        jobber(folder, text, TASKS, "--queue-name", "default", worker_only=True) as back,
+    ):
+        yield front, back
+
+
 def test_what_the_broker_loses_the_sweep_finds(
     tmp_path: Path, postgres: Postgres, database: str, broker: Redis | RabbitMQ
 ) -> None:
@@ -73,8 +86,8 @@ def test_a_broker_may_restart_while_jobs_run_and_wake_ups_flow_again(
     tmp_path: Path, postgres: Postgres, database: str, broker: Redis | RabbitMQ
 ) -> None:
     """kombu on Redis would end the worker, putting back messages through a channel that is closed."""
-    with jobber(tmp_path, config(tmp_path, postgres, database, broker.url, sweep=30), TASKS) as running:
-        (worker,) = running.workers()
+    with apart(tmp_path, config(tmp_path, postgres, database, broker.url, sweep=30)) as (running, back):
+        (worker,) = back.workers()
         jobs = [running.client.submit("nap", [0.5]) for _ in range(30)]
         for _ in range(1 if isinstance(broker, RabbitMQ) else 2):
             time.sleep(0.7)
@@ -83,10 +96,10 @@ def test_a_broker_may_restart_while_jobs_run_and_wake_ups_flow_again(
 
         assert {running.client.wait(job.job_id, timeout=60).state for job in jobs} == {"SUCCESS"}
         wait_until(lambda: wakes_flow(running), timeout=90)
-        assert worker.is_running(), running.text()
-        assert worker.status() != psutil.STATUS_ZOMBIE, running.text()
+        assert worker.is_running(), back.text()
+        assert worker.status() != psutil.STATUS_ZOMBIE, back.text()
         for bad in ("Unrecoverable", "Traceback", "guest"):
-            assert bad not in running.text()
+            assert bad not in running.text() + back.text()
 
 
 def test_a_start_without_the_broker_runs_jobs_and_heals_when_it_comes(
@@ -119,7 +132,7 @@ def answers(running: Running) -> bool:
 def test_a_worker_consumes_again_after_rabbitmq_lost_its_queues(
     tmp_path: Path, postgres: Postgres, database: str, rabbitmq: RabbitMQ
 ) -> None:
-    with jobber(tmp_path, config(tmp_path, postgres, database, rabbitmq.url, sweep=30), TASKS) as running:
+    with apart(tmp_path, config(tmp_path, postgres, database, rabbitmq.url, sweep=30)) as (running, _):
         assert wakes_flow(running)
         with kombu.Connection(rabbitmq.url) as connection:
             connection.default_channel.queue_delete("jobber:default")
@@ -132,14 +145,15 @@ def test_a_rabbitmq_that_hangs_stops_nothing(
 ) -> None:
     """It still takes connections, and never answers: only time limits of one's own help."""
     node = psutil.Process(int((rabbitmq.folder / "pid").read_text()))
-    with jobber(tmp_path, config(tmp_path, postgres, database, rabbitmq.url), TASKS) as running:
+    with apart(tmp_path, config(tmp_path, postgres, database, rabbitmq.url)) as (running, back):
         assert wakes_flow(running)
         node.suspend()
         try:
             assert seconds_of_a_job(running) < 30
             wait_until(lambda: "the broker cannot be reached (no answer in time)" in running.text(), timeout=60)
-            assert running.stop(timeout=8) == 0
-            running.process.returncode = 0
+            for each in (running, back):
+                assert each.stop(timeout=8) == 0
+                each.process.returncode = 0
         finally:
             node.resume()
 
@@ -148,23 +162,21 @@ def test_a_worker_that_is_busy_beyond_rabbitmqs_patience_survives(
     tmp_path: Path, postgres: Postgres, database: str, rabbitmq: RabbitMQ
 ) -> None:
     """RabbitMQ closes the channel of a consumer that has not acknowledged for ``consumer_timeout``."""
-    limits = (
-        "application:set_env(rabbit, consumer_timeout, {}), application:set_env(rabbit, channel_tick_interval, {})."
-    )
-    rabbitmq.control("eval", limits.format(1000, 1000))
+    limits = "application:set_env(rabbit, consumer_timeout, {}), application:set_env(rabbit, channel_tick_interval, {})"
+    rabbitmq.eval(limits.format(1000, 1000))
     try:
-        with jobber(tmp_path, config(tmp_path, postgres, database, rabbitmq.url, sweep=30), TASKS) as running:
-            (worker,) = running.workers()
+        with apart(tmp_path, config(tmp_path, postgres, database, rabbitmq.url, sweep=30)) as (running, back):
+            (worker,) = back.workers()
             jobs = [running.client.submit("nap", [4]) for _ in range(3)]
 
             assert {running.client.wait(job.job_id, timeout=60).state for job in jobs} == {"SUCCESS"}
 
-            wait_until(lambda: "PreconditionFailed" in running.text())
-            assert worker.is_running(), running.text()
-            assert "Unrecoverable" not in running.text()
+            wait_until(lambda: "PreconditionFailed" in back.text())
+            assert worker.is_running(), back.text()
+            assert "Unrecoverable" not in back.text()
             wait_until(lambda: wakes_flow(running), timeout=90)
     finally:
-        rabbitmq.control("eval", limits.format(1_800_000, 60_000))
+        rabbitmq.eval(limits.format(1_800_000, 60_000))
 
 
 def test_several_instances_leave_nothing_but_durable_queues_of_their_prefix_behind(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -127,16 +128,22 @@ def test_a_consumer_hears_of_every_change_in_order_though_jobber_is_killed_in_th
 def test_the_call_of_a_job_and_of_a_group_comes_though_jobber_is_killed_over_it(
     running: Running, receiver: Receiver, postgres: Postgres, state: str
 ) -> None:
-    hung: list[object] = []
-    receiver.answers["/job"] = in_turn(hung.append, status(200))
+    hung, over = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        hung.set()
+        over.wait(120)  # else it would fail at once, and be made again at a time of its own
+
+    receiver.answers["/job"] = in_turn(hang, status(200))
     receiver.answers["/group"] = status(200)
     client = Client(running.url)
     members = [{"task": "count_to", "args": [1, 0]}, {"task": "wrong"}]
     ask(running, "/tasks/count_to/jobs", {"job_id": "told", "args": [2, 0], "callback_url": f"{receiver.url}/job"})
     assert client.wait("told", timeout=60).state == "SUCCESS"
-    wait_until(lambda: hung, 60)
+    assert hung.wait(60)
 
     kill_and_start(running)
+    over.set()
     # As if the time was over for which the call was taken.
     postgres.execute("UPDATE jobber_webhooks SET next_at = 0", state)
     ask(running, "/groups", {"group_id": "g", "jobs": members, "callback_url": f"{receiver.url}/group"})

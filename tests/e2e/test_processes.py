@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, LiteralString
@@ -20,32 +21,51 @@ import pytest
 from jobber.errors import Draining, ServerUnreachable
 from jobber.jobs import Job, NewJob
 from jobber.store import Store
-from tests.e2e.running import Running, jobber, run
+from tests.e2e.running import Running, jobber, role_of, run
 from tests.e2e.short_leases import TASKS, config
 from tests.servers import Postgres, wait_until
 
 
 def url_of(broker: str, request: pytest.FixtureRequest) -> str:
-    """Return the URL of a broker; nothing for the embedded one."""
-    if broker == "embedded":
-        return ""
+    """Return the URL of a broker."""
     url: str = request.getfixturevalue("redis_url") if broker == "redis" else request.getfixturevalue("rabbitmq").url
     return url
 
 
-@pytest.mark.parametrize("broker", ["embedded", "redis", "rabbitmq"])
-def test_an_idle_instance_stops_within_a_second(
-    tmp_path: Path, postgres: Postgres, database: str, request: pytest.FixtureRequest, broker: str
-) -> None:
-    text = config(tmp_path, postgres, database, url_of(broker, request))
-    with jobber(tmp_path, text, TASKS) as running:
-        running.client.wait(running.client.submit("count_to", [1]).job_id, timeout=20)
+@pytest.fixture(scope="module")
+def kept_database(postgres: Postgres, migrated: str) -> Iterator[str]:
+    """Name of the database of ``kept``."""
+    name = postgres.new_database(migrated)
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, kept_database: str) -> Iterator[Running]:
+    """An instance for all tests that leave theirs running: to start one takes seconds of processor time."""
+    folder = tmp_path_factory.mktemp("kept")
+    with jobber(folder, config(folder, postgres, kept_database), TASKS) as running:
+        yield running
+
+
+def stop_within_a_second(running: Running) -> None:
+    """Stop an idle instance; on a machine that is busy with others it gets another try."""
+    for _ in range(3):
         began = time.monotonic()
-
         assert running.stop() == 0
+        if time.monotonic() - began < 1:
+            running.process.returncode = 0
+            return
+        running.start()
+        running.wait_ready()
+    raise AssertionError("it takes more than a second to stop")
 
-        assert time.monotonic() - began < 1
-        running.process.returncode = 0
+
+def test_an_idle_instance_stops_within_a_second(tmp_path: Path, postgres: Postgres, database: str) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        running.client.wait(running.client.submit("count_to", [1]).job_id, timeout=20)
+
+        stop_within_a_second(running)
 
 
 def test_who_waits_for_a_job_is_answered_when_the_instance_stops(
@@ -80,14 +100,23 @@ def test_a_running_job_does_not_outlive_a_supervisor_that_was_killed(
         running.process.returncode = 0
 
 
-def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path, postgres: Postgres, database: str) -> None:
+def test_nothing_outlives_a_supervisor_that_was_killed_and_the_next_one_waits_for_the_address(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
     with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
         family = running.family()
+        for process in family[1:]:
+            process.suspend()  # so that they hold the address for a while
         running.process.kill()
         running.process.wait()
 
+        running.start()
+
+        time.sleep(1)
+        for process in family[1:]:
+            process.resume()
+        running.wait_ready()
         wait_until(lambda: not any(alive(process) for process in family), timeout=5)
-        running.process.returncode = 0
 
 
 def alive(process: psutil.Process) -> bool:
@@ -96,38 +125,42 @@ def alive(process: psutil.Process) -> bool:
     return False
 
 
-def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path, postgres: Postgres, database: str) -> None:
-    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
-        job = running.client.submit("nap", [1])
-        wait_until(lambda: running.client.job(job.job_id).state == "STARTED", interval=0.01)
+def test_a_killed_worker_is_replaced_and_its_job_runs_again(kept: Running) -> None:
+    job = kept.client.submit("nap", [3])
+    wait_until(lambda: kept.client.job(job.job_id).state == "STARTED", interval=0.01)
 
-        (worker,) = running.workers()
-        worker.kill()
+    (worker,) = kept.workers()
+    worker.kill()
 
-        done = running.client.wait(job.job_id, timeout=40)
-        assert (done.state, done.attempt) == ("SUCCESS", 2)
-        assert "the worker process was killed (SIGKILL); starting another" in running.text()
+    done = kept.client.wait(job.job_id, timeout=40)
+    assert (done.state, done.attempt) == ("SUCCESS", 2)
+    assert "the worker process was killed (SIGKILL); starting another" in kept.text()
 
 
 @pytest.mark.parametrize("which", ["its main process", "the one that serves"])
 def test_a_killed_api_is_replaced_and_what_it_had_accepted_runs(
-    tmp_path: Path, postgres: Postgres, database: str, which: str
+    kept: Running, postgres: Postgres, kept_database: str, which: str
 ) -> None:
-    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
-        main, serving = [process for process in running.family() if process.cmdline()[-1:] == ["api"]]
-        # All that it did before it died: it woke nobody.
-        accepted = NewJob(
-            job_id="accepted", task="count_to", queue="default", db="pg", results="main", table="a", args=[3]
-        )
-        with closing(Store(postgres.url(database))) as store:
-            store.submit([accepted])
+    main, serving = [process for process in kept.family() if role_of(process) == "api"]
+    # All that it did before it died: it woke nobody.
+    accepted = NewJob(
+        job_id=f"accepted_{len(which)}",
+        task="count_to",
+        queue="default",
+        db="pg",
+        results="main",
+        table=f"accepted_{len(which)}",
+        args=[3],
+    )
+    with closing(Store(postgres.url(kept_database))) as store:
+        store.submit([accepted])
 
-        (main if which == "its main process" else serving).kill()
+    (main if which == "its main process" else serving).kill()
 
-        wait_until(lambda: not alive(serving), timeout=10)
-        wait_until(lambda: answers(running), timeout=60)
-        assert running.client.wait("accepted", timeout=20).count == 3
-        assert running.client.wait(running.client.submit("count_to", [5]).job_id, timeout=20).count == 5
+    wait_until(lambda: not alive(serving), timeout=10)
+    wait_until(lambda: answers(kept), timeout=60)
+    assert kept.client.wait(accepted.job_id, timeout=20).count == 3
+    assert kept.client.wait(kept.client.submit("count_to", [5]).job_id, timeout=20).count == 5
 
 
 def answers(running: Running) -> bool:
@@ -188,7 +221,7 @@ def test_while_it_drains_it_accepts_nothing_and_does_everything_else(
         job = running.client.submit("nap", [60])
         wait_until(lambda: running.client.job(job.job_id).state == "STARTED")
         running.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: refuses(running), timeout=3)
+        wait_until(lambda: refuses(running))
         assert running.client.job(job.job_id).state == "STARTED"
 
         running.client.cancel(job.job_id)
@@ -234,7 +267,7 @@ def test_a_second_signal_does_not_wait_for_running_jobs(tmp_path: Path, postgres
 
         assert running.stop() == 0
 
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         assert state_of(postgres, database, job.job_id) == "PENDING"
         running.process.returncode = 0
 
@@ -293,62 +326,63 @@ def busy(postgres: Postgres, database: str) -> int:
 
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
-def test_one_bulk_of_jobs_fills_every_slot_of_every_process(
+def test_one_bulk_of_jobs_fills_every_slot_of_every_process_and_idle_they_stop_within_a_second(
     tmp_path: Path, postgres: Postgres, database: str, request: pytest.FixtureRequest, broker: str
 ) -> None:
-    text = config(tmp_path, postgres, database, url_of(broker, request))
+    # The sweep is rare: it would hide a wake-up that a busy process hoards.
+    text = config(tmp_path, postgres, database, url_of(broker, request), sweep=60)
     flags = ("--worker-processes", "2", "--worker-concurrency", "3")
     with jobber(tmp_path, text, TASKS, *flags) as running:
-        jobs = [running.client.submit("nap", [6]) for _ in range(6)]
+        jobs = [running.client.submit("nap", [60]) for _ in range(6)]
 
-        # Well within the sweep, which would hide a wake-up that a busy process hoards.
-        wait_until(lambda: all(running.client.job(job.job_id).state == "STARTED" for job in jobs), timeout=4)
+        wait_until(lambda: all(running.client.job(job.job_id).state == "STARTED" for job in jobs), timeout=20)
         for job in jobs:
             running.client.cancel(job.job_id)
+        assert {running.client.wait(job.job_id, timeout=20).state for job in jobs} == {"CANCELLED"}
+        stop_within_a_second(running)
 
 
-def test_wiping_the_embedded_brokers_folder_stops_nothing(tmp_path: Path, postgres: Postgres, database: str) -> None:
-    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
-        shutil.rmtree(tmp_path / "data" / "broker")
+def test_wiping_the_embedded_brokers_folder_stops_nothing(kept: Running) -> None:
+    broker = kept.folder / "data" / "broker"
+    shutil.rmtree(broker)
 
-        for _ in range(3):
-            job = running.client.submit("count_to", [2])
-            assert running.client.wait(job.job_id, timeout=20).state == "SUCCESS"
+    for _ in range(3):
+        job = kept.client.submit("count_to", [2])
+        assert kept.client.wait(job.job_id, timeout=20).state == "SUCCESS"
 
-        wait_until((tmp_path / "data" / "broker" / "messages").is_dir, timeout=10)
+    wait_until((broker / "messages").is_dir, timeout=10)
 
 
-def test_sighup_loads_new_tasks_and_keeps_the_old_ones_when_the_new_are_bad(
-    tmp_path: Path, postgres: Postgres, database: str
-) -> None:
-    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
-        added = "-- name: added\n-- queue: new_queue\nSELECT 42 AS answer;\n"
-        (tmp_path / "sql" / "added.sql").write_text(added)
+def test_sighup_loads_new_tasks_and_keeps_the_old_ones_when_the_new_are_bad(kept: Running) -> None:
+    file = kept.folder / "sql" / "added.sql"
+    added = "-- name: added\n-- queue: new_queue\nSELECT 42 AS answer;\n"
+    file.write_text(added)
 
-        assert "reloaded" in reload(running)
+    assert "reloaded" in reload(kept)
 
-        done = running.client.wait(running.client.submit("added").job_id, timeout=20)
-        assert list(running.client.results(done.job_id)) == [{"answer": 42}]
-        (tmp_path / "sql" / "added.sql").write_text(added + "-- name: locking\nSELECT 1 AS one FOR UPDATE;\n")
+    done = kept.client.wait(kept.client.submit("added").job_id, timeout=20)
+    assert list(kept.client.results(done.job_id)) == [{"answer": 42}]
+    file.write_text(added + "-- name: locking\nSELECT 1 AS one FOR UPDATE;\n")
 
-        assert re.search(r"reloaded: \d+ tasks\n  warning: \S+added.sql:5: task locking: FOR UPDATE", reload(running))
+    assert re.search(r"reloaded: \d+ tasks\n  warning: \S+added.sql:5: task locking: FOR UPDATE", reload(kept))
 
-        running.client.create_schedule("added", schedule_id="added", cron="0 0 1 1 *")
-        (tmp_path / "sql" / "added.sql").write_text(added.replace("SELECT", "-- cron: 0 7 * * *\nSELECT"))
-        ignored = r"added.sql:1: task added: its cron tag is not obeyed: there is a schedule of this name"
+    kept.client.create_schedule("added", schedule_id="added", cron="0 0 1 1 *")
+    file.write_text(added.replace("SELECT", "-- cron: 0 7 * * *\nSELECT"))
+    ignored = r"added.sql:1: task added: its cron tag is not obeyed: there is a schedule of this name"
 
-        assert re.search(rf"reloaded: \d+ tasks\n  warning: \S+{ignored}", reload(running))
-        words = [*running.command[:-2], "check"]  # it listens nowhere
-        checked = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert re.search(ignored, checked.stdout), checked.stdout + checked.stderr
+    assert re.search(rf"reloaded: \d+ tasks\n  warning: \S+{ignored}", reload(kept))
+    words = [*kept.command[:-2], "check"]  # it listens nowhere
+    checked = subprocess.run(words, cwd=kept.folder, capture_output=True, text=True, check=False)
+    assert re.search(ignored, checked.stdout), checked.stdout + checked.stderr
 
-        (tmp_path / "sql" / "added.sql").write_text("-- name: added\nSELECT nonsense FROM nowhere;\n")
+    file.write_text("-- name: added\nSELECT nonsense FROM nowhere;\n")
 
-        refusal = reload(running, status=1)
+    refusal = reload(kept, status=1)
 
-        assert "added.sql" in refusal
-        assert "nowhere" in refusal
-        assert running.client.wait(running.client.submit("added").job_id, timeout=20).state == "SUCCESS"
+    assert "added.sql" in refusal
+    assert "nowhere" in refusal
+    assert kept.client.wait(kept.client.submit("added").job_id, timeout=20).state == "SUCCESS"
+    file.unlink()
 
 
 def reload(running: Running, status: int = 0) -> str:
@@ -380,11 +414,23 @@ def test_reload_signals_nobody_for_the_note_of_a_killed_instance(
         innocent.wait()
 
 
-def test_a_reload_that_cannot_be_noted_ends_nothing(tmp_path: Path, postgres: Postgres, database: str) -> None:
-    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
-        shutil.rmtree(tmp_path / "data" / "run")
-        (tmp_path / "data" / "run").write_text("a file where the folder was")
-        running.process.send_signal(signal.SIGHUP)
+def test_a_reload_that_cannot_be_noted_ends_nothing(kept: Running) -> None:
+    notes, aside = kept.folder / "data" / "run", kept.folder / "data" / "aside"
+    notes.rename(aside)
+    notes.write_text("a file where the folder was")
+    kept.process.send_signal(signal.SIGHUP)
 
-        wait_until(lambda: "could not note the reload" in running.text())
-        assert running.client.wait(running.client.submit("count_to", [1]).job_id, timeout=20).state == "SUCCESS"
+    wait_until(lambda: "could not note the reload" in kept.text())
+    assert kept.client.wait(kept.client.submit("count_to", [1]).job_id, timeout=20).state == "SUCCESS"
+    notes.unlink()
+    aside.rename(notes)
+
+
+def test_processes_are_forked_from_one_without_threads_and_share_its_memory(
+    tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    with jobber(tmp_path, config(tmp_path, postgres, database), TASKS) as running:
+        wait_until(lambda: sorted(map(role_of, running.family()[1:])) == ["api", "api", "worker"])
+        assert psutil.Process(running.process.pid).num_threads() == 1
+        infos = [process.memory_full_info() for process in running.family()]
+        assert sum(info.pss for info in infos) < 0.7 * sum(info.rss for info in infos)

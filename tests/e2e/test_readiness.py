@@ -15,7 +15,7 @@ import pytest
 import urllib3
 
 from jobber.errors import StateUnavailable
-from tests.e2e.running import Running, jobber
+from tests.e2e.running import Running, jobber, role_of
 from tests.servers import Postgres, Redis, Server, wait_until
 
 TASKS = {
@@ -159,7 +159,7 @@ def test_a_source_and_a_results_database_that_are_down_are_listed_and_the_jobs_o
 
 
 def test_a_database_that_hangs_is_listed_in_time_and_probes_pile_up_nothing(world: World) -> None:
-    main = next(process for process in world.running.family() if process.cmdline()[-1:] == ["api"])
+    main = next(process for process in world.running.family() if role_of(process) == "api")
     (api,) = main.children()
     with hanging(world.far):
         world.wait_for(200, FAR)

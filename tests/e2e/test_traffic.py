@@ -99,7 +99,8 @@ class Site:
         over = f"SELECT 1 FROM jobber_groups WHERE group_id = '{group_id}' AND finished_at IS NOT NULL"
         wait_until(lambda: bool(self.sql(over)), timeout=60)
         columns = ", ".join(Ran._fields)
-        rows = self.sql(f"SELECT {columns} FROM jobber_finished_jobs WHERE group_id = '{group_id}' ORDER BY started_at")
+        order = "started_at, priority DESC, run"  # those that one claim took started at the same time
+        rows = self.sql(f"SELECT {columns} FROM jobber_finished_jobs WHERE group_id = '{group_id}' ORDER BY {order}")
         ran = [Ran(*row) for row in rows]
         assert {job.state for job in ran} == {"SUCCESS"}
         return ran

@@ -10,7 +10,7 @@ import click
 
 from jobber.cli.remote.terminal import json_text
 from jobber.client import DEFAULT_SERVER, Client, GroupStatus, JobStatus
-from jobber.errors import JobberError
+from jobber.errors import JobberError, Unavailable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,7 +40,8 @@ def facts(error: JobberError) -> dict[str, Any]:
     """Return what an answer of the HTTP API holds under ``error``."""
     said = {name: getattr(error, name, None) for name in ("job", "group")}
     known = {name: it.raw for name, it in said.items() if isinstance(it, JobStatus | GroupStatus)}
-    return {"code": error.code, **error.details, **known}
+    after = {"retry_after": error.retry_after} if isinstance(error, Unavailable) else {}
+    return {"code": error.code, **error.details, **known, **after}
 
 
 def remote(command: F) -> F:

@@ -30,7 +30,8 @@ def _conditions(command: F) -> F:
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
         names = ("state", "task", "queue", "group", "tags", "since", "until")
-        conditions = {name: value for name in names if (value := options.pop(name))}
+        # A blank one is sent, too: without it more jobs would fit than somebody thought of.
+        conditions = {name: value for name in names if (value := options.pop(name)) not in (None, {})}
         command(*args, conditions=conditions, **options)
 
     return run  # type: ignore[return-value]
@@ -74,9 +75,13 @@ def cancel(
         return
     if dry_run:
         raise click.UsageError("--dry-run goes with conditions")
-    purging = _Purge(client)
-    call = purging if purge else client.cancel
-    _tell([_done(call, job_id) for job_id in job_ids], job_ids, as_json, purging.gone)
+    answers, gone = client.cancel_many(job_ids), set[str]()
+    if purge:
+        for place, (job_id, answer) in enumerate(zip(job_ids, answers, strict=True)):
+            if isinstance(answer, JobIsFinished):
+                answers[place] = _purged(client, job_id)
+                gone.add(job_id)
+    _tell(answers, job_ids, as_json, gone)
 
 
 @click.command()
@@ -94,7 +99,7 @@ def retry(
         return
     if dry_run:
         raise click.UsageError("--dry-run goes with conditions")
-    _tell([_done(client.retry, job_id) for job_id in job_ids], job_ids, as_json)
+    _tell(client.retry_many(job_ids), job_ids, as_json)
 
 
 def _either(job_ids: tuple[str, ...], conditions: dict[str, Any]) -> None:
@@ -102,27 +107,12 @@ def _either(job_ids: tuple[str, ...], conditions: dict[str, Any]) -> None:
         raise click.UsageError("give IDs of jobs, or conditions such as --state and --queue")
 
 
-def _done(call: Callable[[str], JobStatus], job_id: str) -> JobStatus | JobberError:
+def _purged(client: Client, job_id: str) -> JobStatus | JobberError:
+    """Remove a finished job; return it, or why it could not be removed."""
     try:
-        return call(job_id)
+        return client.cancel(job_id, purge=True)
     except JobberError as error:
         return error
-
-
-class _Purge:
-    """Removes finished jobs, cancels those that are not; ``gone`` are the ones that it removed."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.gone: set[str] = set()
-
-    def __call__(self, job_id: str) -> JobStatus:
-        try:
-            return self._client.cancel(job_id)
-        except JobIsFinished:
-            job = self._client.cancel(job_id, purge=True)
-            self.gone.add(job_id)
-            return job
 
 
 def _tell(

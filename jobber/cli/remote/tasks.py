@@ -54,6 +54,7 @@ def _show_task(task: Task) -> None:
                 ("retries", str(said["retries"])),
                 ("max rows", f"{said['max_rows']:,}" if said["max_rows"] else "no limit"),
                 ("concurrency", str(said["concurrency"]) if said["concurrency"] else "no limit"),
+                *([("cron", text(f"{said['cron']} ({said['timezone'] or 'UTC'})"))] if said.get("cron") else []),
                 *([("index", text(", ".join(said["index"])))] if said["index"] else []),
                 ("file", text(f"{said['file']}:{said['line']}")),
             ]
