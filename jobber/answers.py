@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from jobber import jobs
@@ -28,8 +29,12 @@ def rfc3339(at: Micros | None) -> str | None:
     if at is None:
         return None
     seconds, micros = divmod(at, 1_000_000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros, tzinfo=None)
-    return moment.isoformat(timespec="microseconds") + "Z"
+    return f"{_second(seconds)}.{micros:06}Z"
+
+
+@lru_cache(maxsize=256)  # what is told of together happened within few seconds
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 def _now() -> Micros:
@@ -46,6 +51,8 @@ class Answers:
     def __init__(self, settings: Settings, now: Callable[[], Micros] = _now) -> None:
         self._settings = settings
         self._now = now
+        #: Texts that many answers have in common, for who writes them out; may be emptied at any time.
+        self.kept: dict[Hashable, Any] = {}
 
     def job(
         self,
@@ -93,7 +100,7 @@ class Answers:
             "started_at": rfc3339(job.started_at),
             "finished_at": rfc3339(job.finished_at),
             "expires_at": rfc3339(job.expires_at),
-            "queued_ms": self._queued_ms(job),
+            "queued_ms": self.queued_ms(job),
             "run_ms": self._run_ms(job),
             "progress": self._progress(job, outlook),
             "waiting_for": (None if holds is None else [_hold(hold) for hold in holds]) if waits else [],
@@ -187,7 +194,7 @@ class Answers:
         }
         return answer | {"sql": task.sql} if sql else answer
 
-    def _queued_ms(self, job: Job) -> int:
+    def queued_ms(self, job: Job) -> int:
         """Return how long the job has waited since it might have run: from its start time, if it has one, on."""
         since = max(job.created_at, job.eta or 0)
         return _ms(since, job.started_at or job.finished_at or self._now())

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import random
-import uuid
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from jobber import identities
 from jobber.config import AppSettings, WebhookSettings
 from jobber.errors import InvalidRequest, UnknownTask
 from jobber.jobs import (
@@ -34,6 +34,8 @@ from jobber.tasks import Task
 
 #: What is told of a request that is wrong all over.
 MOST_PROBLEMS = 20
+#: By their names: to look an enumeration's member up by itself takes longer.
+_POLICIES: Mapping[str, Policy] = {policy.value: policy for policy in Policy}
 #: Names of tasks are not longer; of a longer one only so much is compared and shown.
 _LONGEST_NAME = 100
 #: What jobber fills in for a callback, as far as ``param:`` tags can be held against it before there is an outcome.
@@ -177,7 +179,7 @@ class Completer:
         self._check_callback(request.callback_url, problems)
         _refuse(dict(islice(problems.items(), MOST_PROBLEMS)), **nearest)
         return NewGroup(
-            group_id=request.group_id or str(uuid.uuid4()),
+            group_id=request.group_id or identities.fresh(),
             jobs=made[: len(request.jobs)],
             concurrency=request.concurrency,
             callback=made[-1] if request.callback else None,
@@ -193,16 +195,19 @@ class Completer:
         task = self.task(request.task)
         problems: dict[str, str] = {}
         # Spreads load; nothing secret.
-        db = _pick("db", request.db or random.choice(task.databases), task.databases, task, problems)  # noqa: S311
-        job_id = request.job_id or str(uuid.uuid4())
+        chosen = task.databases[0] if len(task.databases) == 1 else random.choice(task.databases)  # noqa: S311
+        db = _pick("db", request.db or chosen, task.databases, task, problems)
+        job_id = request.job_id or identities.fresh()
         # The same for each run of an ID: a rerun takes the place of the older result.
-        ours = task.results[zlib.crc32(job_id.encode()) % len(task.results)]
+        among = len(task.results)
+        ours = task.results[0 if among == 1 else zlib.crc32(job_id.encode()) % among]
         results = _pick("results", request.results or ours, task.results, task, problems)
         args = check(task, request.args, problems)
         tenant = request.tags.get(self._app.tenant_tag, "") if self._app.tenant_tag else ""
         if len(tenant) > NAME_MAX:
             problems["tags"] = f"{self._app.tenant_tag} names the tenant; that may have {NAME_MAX} characters"
-        self._check_callback(request.callback_url, problems)
+        if request.callback_url:
+            self._check_callback(request.callback_url, problems)
         if job_id in request.depends_on:
             problems["depends_on"] = f"{job_id} is the job itself"
         if request.max_age or request.single_flight:
@@ -211,7 +216,8 @@ class Completer:
                 problems[what] = f"does not go with {waits}: what a job waits for is to happen before its query"
             elif check is not _checked:
                 problems[what] = "the callback of a group always runs by itself"
-        _refuse(problems)
+        if problems:
+            _refuse(problems)
         return NewJob(
             job_id=job_id,
             task=task.name,
@@ -232,7 +238,7 @@ class Completer:
             # What a group's callback gets as args is not known yet.
             fingerprint=fingerprint(task.name, task.version, args) if check is _checked else 0,
             depends_on=request.depends_on,
-            depends_policy=Policy(request.depends_policy),
+            depends_policy=_POLICIES[request.depends_policy],
             schedule=request.schedule,
             callback_url=request.callback_url,
             max_age=request.max_age,
@@ -285,7 +291,10 @@ def _refuse(problems: Mapping[str, str], **details: str) -> None:
 
 
 def _first(*values: int | None) -> int:
-    return next(value for value in values if value is not None)
+    for value in values:
+        if value is not None:
+            return value
+    raise ValueError("the last one is a default")
 
 
 def _pick(name: str, wanted: str, allowed: Sequence[str], task: Task, problems: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ then is a wake-up sent, off the caller's path. What the store has accepted will 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -57,6 +58,7 @@ class Service:
         settings: Settings,
         tasks: Callable[[], TaskSet],
         store: Store,
+        completer: Completer,
         queueing: Queueing,
         results: Mapping[str, ResultsBackend],
         readiness: Readiness,
@@ -71,12 +73,7 @@ class Service:
         self._readiness = readiness
         self._jobs_watcher = jobs_watcher
         self._groups_watcher = groups_watcher
-        self._completer = Completer(
-            settings.app,
-            tasks=tasks,
-            table_name=lambda name, job_id: results[name].table_name(job_id),
-            webhooks=settings.webhooks,
-        )
+        self._completer = completer
         self._draining = False
         #: Answers to requests that may come again.
         self.receipts = store.receipts
@@ -143,7 +140,10 @@ class Service:
         """
         self._accept()
         (job,) = self._store.submit([self._completer.job(request)], receipt=receipt and receipt.of(itemgetter(0)))
-        self._wake_for([job])
+        if job.state is JobState.PENDING and job.eta is None and not job.depends_on:
+            self._queueing.wake(job.queue)
+        else:
+            self._wake_for([job])
         return job
 
     def _accept(self) -> None:
@@ -172,11 +172,15 @@ class Service:
 
         Answers at once where too many callers wait already. Raises UnknownJob.
         """
-        job = self._store.get(job_id)
-        if not job.live:
-            return job
-        self._jobs_watcher.wait(job_id, min(seconds, self.settings.app.max_wait))
-        return self._store.get(job_id)  # as it is now, also when the time is over: it may have begun, or got on
+        until = time.monotonic() + min(seconds, self.settings.app.max_wait)
+        # A job that lives is read once, when there is something to say of it.
+        job = None if self._store.live([job_id]) else self._store.get(job_id)
+        while job is None or job.live:
+            over = not self._jobs_watcher.wait(job_id, until - time.monotonic())
+            job = self._store.get(job_id)  # as it is now, also when the time is over: it may have begun, or got on
+            if over:
+                break
+        return job
 
     def holds(self, job: Job) -> list[Hold]:
         """Return what keeps a pending job from running now; empty if nothing does."""

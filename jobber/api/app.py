@@ -23,6 +23,7 @@ from jobber.api import (
 )
 from jobber.api.blueprint import takes_no_options
 from jobber.api.errors import Api, register
+from jobber.api.shortcut import App
 from jobber.service import Service
 
 
@@ -31,7 +32,7 @@ def create_app(service: Service) -> Flask:
 
     It holds no state of its own: any number of them may serve one state store.
     """
-    app = Flask(__name__, static_folder=None)
+    app = App(__name__, static_folder=None)
     app.json = jsontext.Provider(app)
     app.config.update(
         MAX_CONTENT_LENGTH=service.settings.app.max_body,
@@ -50,6 +51,7 @@ def create_app(service: Service) -> Flask:
     register(app, answers)
     for room in (meta, tasks, jobs, bulk, lists, events, groups, schedules, queues, databases, workers, stats):
         api.register_blueprint(room.blueprint)
+    app.shortcuts = [tasks.SUBMIT, jobs.STATUS]
     described = "api-docs.openapi_json"
     app.view_functions[described] = takes_no_options(app.view_functions[described])  # type: ignore[type-var]
     return app

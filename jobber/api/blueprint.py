@@ -1,6 +1,6 @@
 """How a route is declared: one decorator that validates, documents and registers it.
 
-flask-smorest and webargs do the work, with the parser replaced: bodies are read exactly and strictly, whatever their
+flask-smorest documents it. What comes in is read and validated here: bodies exactly and strictly, whatever their
 content type says (``curl --data`` says that it is a form), and what is wrong becomes an ``InvalidRequest``.
 """
 
@@ -11,18 +11,18 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from itertools import islice
-from typing import Any, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import flask_smorest
 import marshmallow as ma
 from flask import Request, Response, current_app, g, request
-from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from jobber.answers import Answers
 from jobber.api import jsontext
 from jobber.api.errors import statuses
 from jobber.api.fields import json_type
+from jobber.api.requests import _Body
 from jobber.completion import MOST_PROBLEMS
 from jobber.errors import IdempotencyConflict, InvalidRequest, JobberError
 from jobber.jobs import JOB_ID_MAX, JOB_ID_PATTERN, NAME_MAX
@@ -63,38 +63,31 @@ def path_queue(text: str) -> str:
     return text
 
 
-class RequestParser(FlaskParser):
-    """Hands bodies and query strings to the schemas, and their complaints to the error handler."""
+def _body(schema: ma.Schema) -> Any:
+    """Return what a schema loads of the body. Raises InvalidRequest."""
+    sent = _read(request)
+    g.jobber_body = sent  # is read once: whether two requests are the same is asked later
+    body = jsontext.loads(sent)
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"the body must be a JSON object, not {json_type(body)}")
+    try:
+        return schema.load(body)
+    except ma.ValidationError as error:
+        raise complaint(error.messages_dict, schema) from error
 
-    DEFAULT_UNKNOWN_BY_LOCATION = {**FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION, "query": ma.RAISE}  # noqa: RUF012
 
-    def load_json(self, req: Request, schema: ma.Schema) -> Any:  # noqa: ARG002
-        sent = _read(req)
-        g.jobber_body = sent  # is read once: whether two requests are the same is asked later
-        body = jsontext.loads(sent)
-        if not isinstance(body, dict):
-            raise InvalidRequest(f"the body must be a JSON object, not {json_type(body)}")
-        return body
-
-    def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
-        options = {}
-        for name, values in req.args.lists():
-            if len(values) > 1:
-                raise InvalidRequest(f"{name[:_LONGEST_NAME]}: is given twice", field=name[:_LONGEST_NAME])
-            if values[0] or name not in schema.fields:  # a known one without a value is left out
-                options[name] = values[0]
-        return options
-
-    def handle_error(
-        self,
-        error: ma.ValidationError,
-        req: Request,  # noqa: ARG002
-        schema: ma.Schema,
-        **_: Any,
-    ) -> NoReturn:
-        messages: dict[str, Any]
-        ((location, messages),) = error.messages_dict.items()  # that is how webargs nests them
-        raise complaint(messages, schema, "option" if location == "query" else "field")
+def _options(schema: ma.Schema) -> Any:
+    """Return what a schema loads of the query string. Raises InvalidRequest."""
+    options = {}
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise InvalidRequest(f"{name[:_LONGEST_NAME]}: is given twice", field=name[:_LONGEST_NAME])
+        if values[0] or name not in schema.fields:  # a known one without a value is left out
+            options[name] = values[0]
+    try:
+        return schema.load(options, unknown=ma.RAISE)
+    except ma.ValidationError as error:
+        raise complaint(error.messages_dict, schema, "option") from error
 
 
 def complaint(messages: Mapping[Any, Any], schema: ma.Schema, kind: str = "field") -> InvalidRequest:
@@ -127,8 +120,8 @@ def _read(req: Request) -> bytes:
     return bytes(body)
 
 
-_PARSER = RequestParser()
 _NO_OPTIONS = ma.Schema()
+_NO_FIELDS = _Body()
 
 
 def takes_no_options(view: View) -> View:
@@ -136,9 +129,30 @@ def takes_no_options(view: View) -> View:
 
     @functools.wraps(view)
     def run(*args: Any, **kwargs: Any) -> Response:
-        if request.args:
-            _PARSER.parse(_NO_OPTIONS, request, location="query")
+        if request.query_string and request.args:
+            _options(_NO_OPTIONS)
         return view(*args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
+def takes_no_fields(view: View) -> View:
+    """Make a view refuse every field of a body; one without any, or none at all, is fine."""
+
+    @functools.wraps(view)
+    def run(*args: Any, **kwargs: Any) -> Response:
+        _body(_NO_FIELDS)
+        return view(*args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
+def _takes(load: Callable[[ma.Schema], Any], schema: ma.Schema, view: View) -> View:
+    """Hand a view what ``load`` returns of a request, behind its other arguments."""
+
+    @functools.wraps(view)
+    def run(*args: Any, **kwargs: Any) -> Response:
+        return view(*args, load(schema), **kwargs)
 
     return run  # type: ignore[return-value]
 
@@ -186,8 +200,6 @@ class Guesses(Protocol):
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
     """flask-smorest's, with a single typed decorator in the place of its stack of four."""
 
-    ARGUMENTS_PARSER = _PARSER
-
     def operation(
         self,
         method: str,
@@ -203,7 +215,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
 
         Parameters:
             answer: describes the answer; it is not run over it.
-            query, body: validate what comes in; made once, at import. What they load is passed in this order.
+            query, body: validate what comes in; made once, at import. What they load is passed in this order. Where
+                there is none, nothing may come in; the body of a GET is not read.
             errors: what the view may answer besides ``InvalidRequest``, which every one may: of an unknown option.
             keyed: whether it takes an ``Idempotency-Key`` (``idempotency.once``).
         """
@@ -214,16 +227,19 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                 documented = self.doc(parameters=[_KEY])(documented)
             for status in statuses(*errors, *([IdempotencyConflict] if keyed else []), InvalidRequest):
                 documented = self.alt_response(status, response=_COMPONENT[status])(documented)
-            # Those wrappers only document: kept, they would cost 5 µs each and request.
+            if body:
+                documented = self.arguments(body, location="json", required=False, error_status_code=400)(documented)
+            if query:
+                documented = self.arguments(query, location="query", error_status_code=400)(documented)
+            # All these wrappers only document: kept, they would cost 5 µs each and request, and those of arguments 20.
             runs: Any = view
-            runs._apidoc = documented._apidoc
             # The outermost decorator's arguments come first.
             if body:
-                runs = self.arguments(body, location="json", required=False, error_status_code=400)(runs)
-            if query:
-                runs = self.arguments(query, location="query", error_status_code=400)(runs)
-            else:
-                runs = takes_no_options(runs)
+                runs = _takes(_body, body, runs)
+            elif method != "GET":
+                runs = takes_no_fields(runs)
+            runs = _takes(_options, query, runs) if query else takes_no_options(runs)
+            runs._apidoc = documented._apidoc
             self.route(rule, methods=[method])(runs)
             return view
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response
 
 from jobber.answers import Answers
-from jobber.api import jsontext
+from jobber.api import accepted, jsontext
 from jobber.api.blueprint import Blueprint, answers, service
 from jobber.api.bulk_schemas import BulkAnswer, BulkBody, Item
 from jobber.api.envelopes import respond_text, success
@@ -49,15 +49,15 @@ def _is_wrong(item: Item) -> bool:
 def outcomes_text(outcomes: Sequence[Job | JobberError], build: Answers) -> str:
     """Return the answer that tells what has become of each item; item by item, as text takes a tenth of objects."""
     refused = sum(isinstance(outcome, JobberError) for outcome in outcomes)
-    items = ",".join(jsontext.dumps(_envelope(outcome, build)) for outcome in outcomes)
+    items = ",".join([_envelope(outcome, build) for outcome in outcomes])
     counts = f'"accepted":{len(outcomes) - refused},"refused":{refused}'
     return f'{{"status":"success","data":[{items}],{counts}}}\n'
 
 
-def _envelope(outcome: Job | JobberError, build: Answers) -> Mapping[str, Any]:
+def _envelope(outcome: Job | JobberError, build: Answers) -> str:
     if isinstance(outcome, JobberError):
-        return envelope_of(outcome, build)
-    return {"status": "success", "data": build.job(outcome)}
+        return jsontext.dumps(envelope_of(outcome, build))
+    return f'{{"status":"success","data":{accepted.text_of(build, outcome)}}}'
 
 
 @blueprint.operation("POST", "/jobs/cancel", answer=ChangeAnswer, body=ChangeBody(), errors=(StateUnavailable,))
@@ -91,7 +91,7 @@ def retry(body: dict[str, Any]) -> Response:
 def _changed(tally: Tally, dry_run: bool) -> Response:
     counts = {"matched": tally.matched, "done": tally.done, "refused": dict(tally.refused)}
     named = [
-        {"job_id": job_id, "message": error.message, "error": {"code": error.code, **error.details}}
+        {"job_id": job_id, "message": error.message, "error": envelope_of(error, answers())["error"]}
         for job_id, error in tally.refusals
     ]
     return success({**counts, "refusals": named, "dry_run": dry_run}, next=cursor_of(tally.below))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from flask import Response
 
+from jobber.answers import Answers
 from jobber.api import rows as json_rows
 from jobber.api.blueprint import Blueprint, answers, path_id, path_queue, service
-from jobber.api.envelopes import success
+from jobber.api.envelopes import success, text_of
 from jobber.api.idempotency import once
 from jobber.api.requests import CancelQuery, PauseBody, QueueQuery, RowsQuery, StatusQuery
 from jobber.api.schemas import JobAnswer, PendingAnswer, RowsAnswer
+from jobber.api.shortcut import Shortcut
 from jobber.errors import (
     BacklogFull,
     Draining,
@@ -25,6 +28,8 @@ from jobber.errors import (
     UnknownJob,
     UnknownTask,
 )
+from jobber.jobs import JOB_ID_PATTERN, Job
+from jobber.service import Service
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -43,7 +48,19 @@ def status(query: dict[str, Any], job_id: str) -> Response:
     """
     of, wait = service(), query["wait"]
     job = of.wait(_known(job_id), wait) if wait else of.job(_known(job_id))
-    return success(answers().job(job, of.holds(job), of.attempts(job), of.figures.outlook(job)))
+    return success(_told(of, answers(), job))
+
+
+def _told(of: Service, build: Answers, job: Job) -> dict[str, Any]:
+    """Return all that is known of a job."""
+    return build.job(job, of.holds(job), of.attempts(job), of.figures.outlook(job))
+
+
+def _status(of: Service, build: Answers, job_id: str, _: bytes) -> str:
+    return text_of({"status": "success", "data": _told(of, build, of.job(job_id))})
+
+
+STATUS = Shortcut("GET", re.compile(rf"/jobs/({JOB_ID_PATTERN.pattern})"), _status)
 
 
 @blueprint.operation(

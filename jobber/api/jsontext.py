@@ -1,6 +1,7 @@
 """JSON in and out without losing a digit: what Flask's own provider cannot do.
 
-Out: simplejson, because it writes a Decimal as a number with all its digits (the standard library refuses it), from C.
+Out: simplejson where there is a Decimal, because it writes one as a number with all its digits, from C; the standard
+library, which refuses it, where there is none.
 In: the standard library with ``Decimal`` for numbers with a fraction or an exponent, and stricter than its default:
 no ``NaN``, no key twice, no half of a surrogate pair, no number that no database could hold.
 """
@@ -41,7 +42,7 @@ def loads(body: bytes) -> Any:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text, parse_float=_decimal, parse_constant=_no_constant, object_pairs_hook=_object)
+        value = _decode(text)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False, default=str).encode()
     except json.JSONDecodeError as error:
@@ -105,12 +106,23 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+#: Made once: to make them takes longer than to use them.
+_decode = json.JSONDecoder(parse_float=_decimal, parse_constant=_no_constant, object_pairs_hook=_object).decode
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
 def _shown(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
 def dumps(value: Any, **options: Any) -> str:
     """Return ``value`` as ASCII JSON text; a Decimal becomes a number with all its digits."""
+    if not options:
+        # The standard library writes the same in a fraction of the time, but for Decimals.
+        try:
+            return _encode(value)
+        except TypeError:
+            pass
     options.setdefault("separators", (",", ":"))
     return simplejson.dumps(value, use_decimal=True, allow_nan=False, **options)
 

@@ -20,6 +20,7 @@ from jobber.changing import TOLD
 from jobber.jobs import JOB_ID_PATTERN, JobState
 from jobber.store.listing import JobFilter
 from jobber.store.statistics import MOST_HOURS
+from jobber.store.times import NEWEST
 
 _STATES = [state.value for state in JobState]
 _TAG = "tag."
@@ -31,10 +32,22 @@ _TAG_ALIKE = re.compile(r"tags?(?:\.(.+)|\[(.+)\])?", re.IGNORECASE)
 
 
 class States(fields.Field[frozenset[JobState]]):
-    """One state or several: a text with commas, in a body also a list."""
+    """One state or several: a text with commas, in a body also a list.
 
-    def __init__(self, **kwargs: Any) -> None:
-        shape = {"type": "string", "description": f"One or several of {', '.join(_STATES)}, separated by commas."}
+    Parameters:
+        listed: whether it stands in a body.
+    """
+
+    def __init__(self, *, listed: bool = False, **kwargs: Any) -> None:
+        several = f"One or several of {', '.join(_STATES)}"
+        shape: dict[str, Any] = {"type": "string", "description": f"{several}, separated by commas."}
+        if listed:
+            shape = {
+                "type": ["string", "array"],
+                "minItems": 1,
+                "items": {"type": "string"},
+                "description": f"{several}: a text, separated by commas, or a list.",
+            }
         super().__init__(metadata=shape | kwargs.pop("metadata", {}), **kwargs)
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> frozenset[JobState]:
@@ -62,9 +75,10 @@ class Cursor(fields.String):
         except (binascii.Error, ValueError):
             raw = b""
         run, check = raw[:8], raw[8:]
-        if len(raw) != 12 or zlib.crc32(run) != int.from_bytes(check):
+        number = int.from_bytes(run)
+        if len(raw) != 12 or zlib.crc32(run) != int.from_bytes(check) or number > NEWEST:
             raise ValidationError("is no cursor that this API gave out; the first page needs none")
-        return int.from_bytes(run)
+        return number
 
 
 def cursor_of(below: int | None) -> str | None:
@@ -148,6 +162,7 @@ class ListQuery(_Conditions, _Tagged):  # type: ignore[misc, valid-type]
 class FilterBody(_Conditions):
     """Which jobs are meant; all conditions must hold, and one at least must be named."""
 
+    state = States(listed=True)
     tags = Tags(metadata={"description": "All of them must match."})
 
     @pre_load
@@ -196,7 +211,7 @@ class StatsQuery(ma.Schema):
         unit="hours",
         load_default=24.0,
         validate=validate.Range(min=0, min_inclusive=False, error="must be more than 0"),
-        metadata={"description": "So many hours until now."},
+        metadata={"description": "So many hours until now, rounded: an hour to minutes, a week to hours."},
     )
 
 

@@ -43,6 +43,36 @@ PAGE = 1000
 class _Body(ma.Schema):
     """Base of what clients say: null, "" and, for numbers, 0 leave a field out."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        fields = self.load_fields.items()
+        # A schema that looks at its fields together always goes marshmallow's own way.
+        hooks = {name for hooked in self._hooks.values() for name, *_ in hooked}
+        self._plain = {name: field for name, field in fields if hooks == {"_drop_blanks"} and _is_plain(field)}
+        self._needed = {name for name, field in fields if field.required or field.load_default is not ma.missing}
+
+    def load(self, data: Any, *, many: bool | None = None, **options: Any) -> Any:
+        """Return what is said; marshmallow's own way, which asks after every field, where something is not plain."""
+        if not many and not options and type(data) is dict:
+            loaded = self.load_plain(data)
+            if loaded is not None:
+                return loaded
+        return super().load(data, many=many, **options)
+
+    def load_plain(self, data: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what ``load`` does; None where it has to look at more than what was sent, or something is wrong."""
+        loaded: dict[str, Any] = {}
+        try:
+            for name, value in data.items():
+                field = self._plain.get(name)
+                if field is None:
+                    return None
+                if not self._is_blank(name, value):
+                    loaded[name] = field.deserialize(value, name, data)
+        except ma.ValidationError:
+            return None
+        return loaded if self._needed <= loaded.keys() and (loaded or self._plain) else None
+
     @pre_load
     def _drop_blanks(self, data: Mapping[str, Any], **_: Any) -> dict[str, Any]:
         return {name: value for name, value in data.items() if not self._is_blank(name, value)}
@@ -54,6 +84,11 @@ class _Body(ma.Schema):
             return not value
         is_zero = value == 0 and value is not False and isinstance(self.fields[name], Whole)
         return value is None or value == "" or is_zero
+
+
+def _is_plain(field: ma.fields.Field[Any]) -> bool:
+    """Whether a field is called what it is called in the schema, and cheap to look at twice."""
+    return field.attribute is None and field.data_key is None and not isinstance(field, ma.fields.Nested)
 
 
 class JobBody(_Body):

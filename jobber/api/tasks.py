@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from flask import Response
 
+from jobber.answers import Answers
+from jobber.api import accepted, jsontext
 from jobber.api.blueprint import Blueprint, answers, service
 from jobber.api.envelopes import success
 from jobber.api.idempotency import once
 from jobber.api.requests import JobBody, TaskQuery
 from jobber.api.schemas import JobAnswer, TaskAnswer, TasksAnswer
+from jobber.api.shortcut import Shortcut
 from jobber.completion import JobRequest
 from jobber.errors import BacklogFull, Draining, InvalidRequest, JobIsLive, StateUnavailable, UnknownTask
+from jobber.jobs import Job
+from jobber.service import Service
 
 blueprint = Blueprint("tasks", __name__)
+_JOB = JobBody()
 
 
 @blueprint.operation("GET", "/tasks", answer=TasksAnswer, query=TaskQuery())
@@ -36,7 +43,7 @@ def task(query: dict[str, Any], task_name: str) -> Response:
     "POST",
     "/tasks/<task_name>/jobs",
     answer=JobAnswer,
-    body=JobBody(),
+    body=_JOB,
     errors=(UnknownTask, JobIsLive, BacklogFull, StateUnavailable, Draining),
     keyed=True,
 )
@@ -46,10 +53,30 @@ def submit(body: dict[str, Any], task_name: str) -> Response:
     Once this is answered, the job is stored durably and will run; one that takes an earlier result (`max_age`) is
     finished.
     """
+    wanted = _request(body, task_name)
+    return once(
+        lambda receipt: service().submit(wanted, receipt=receipt),
+        lambda job: _accepted(answers(), job),
+    )
+
+
+def _request(body: dict[str, Any], task_name: str) -> JobRequest:
+    """Return what is asked for. Raises InvalidRequest."""
     named = body.pop("task", task_name)
     if named != task_name:
         raise InvalidRequest(f"task: the path names {task_name!r}, the body {named!r}", field="task")
-    return once(
-        lambda receipt: service().submit(JobRequest(task=task_name, **body), receipt=receipt),
-        lambda job: {"status": "success", "data": answers().job(job)},
-    )
+    return JobRequest(task=task_name, **body)
+
+
+def _accepted(build: Answers, job: Job) -> str:
+    """Return the text of the answer."""
+    return f'{{"status":"success","data":{accepted.text_of(build, job)}}}\n'
+
+
+def _submit(to: Service, build: Answers, task_name: str, sent: bytes) -> str | None:
+    body = jsontext.loads(sent)
+    loaded = _JOB.load_plain(body) if type(body) is dict else None
+    return None if loaded is None else _accepted(build, to.submit(_request(loaded, task_name)))
+
+
+SUBMIT = Shortcut("POST", re.compile(r"/tasks/([A-Za-z0-9_.-]{1,100})/jobs"), _submit)

@@ -87,8 +87,8 @@ class Http:
         return self.send("DELETE", path)
 
     def post(self, path: str, body: Any = None, **options: Any) -> Answer:
-        """Post bytes or text as they are, anything else as JSON."""
-        data = body if isinstance(body, bytes | str) else json.dumps(body)
+        """Post bytes or text as they are, None as no body, anything else as JSON."""
+        data = body if isinstance(body, bytes | str | None) else json.dumps(body)
         return self.send("POST", path, data=data, **{"content_type": "application/json", **options})
 
     def send(self, method: str, path: str, **options: Any) -> Answer:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import pytest
 
 from jobber import changing
+from jobber.client.wire import error_of
+from jobber.errors import BacklogFull
+from jobber.store import batches
 from jobber.store.changing import CancelledMany
+from jobber.store.parts import parts
 from tests.api.http import Http
 from tests.api.site import Site
 
@@ -116,8 +121,25 @@ def test_what_a_filter_fits_and_could_not_be_changed_is_counted_and_the_first_of
     assert told["refusals"][0] == {
         "job_id": "j4",
         "message": "job j4 has finished meanwhile",
-        "error": {"code": "job_is_finished"},
+        "error": {"code": "job_is_finished", "job": told["refusals"][0]["error"]["job"]},
     }
+    assert told["refusals"][0]["error"]["job"]["state"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("state_url", ["sqlite"], indirect=True)
+def test_what_a_filter_fits_and_has_no_room_is_told_when_there_should_be_some(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(site, "a")
+    site.http.post("/jobs/cancel", {"job_ids": ["a"]})
+
+    full = BacklogFull("full", retry_after=17, queue="reports", limit=1)
+    monkeypatch.setattr(site.instance.store.batches, "submit", lambda new, **_: [full for _ in new])
+    (refusal,) = site.http.post("/jobs/retry", {"filter": {"task": "entries_of"}}).data["refusals"]
+    assert refusal["error"] == {"code": "backlog_full", "queue": "reports", "limit": 1, "retry_after": 17}
+    error = error_of(refusal)
+    assert isinstance(error, BacklogFull)
+    assert error.retry_after == 17
 
 
 @pytest.mark.parametrize("state_url", ["sqlite"], indirect=True)
@@ -172,14 +194,19 @@ def test_a_filter_names_a_condition_and_states_in_which_something_can_be_done(si
     assert states(http, "a") == ["PENDING"]
 
 
-def test_a_retry_by_filter_runs_a_failed_job_again_before_those_that_depend_on_it(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chosen", [{"job_ids": ["third", "second", "first"]}, {"filter": {"state": "FAILURE"}}])
+def test_jobs_of_one_retry_wait_for_each_other_in_whatever_order_they_come(
+    site: Site, monkeypatch: pytest.MonkeyPatch, chosen: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(changing, "PART", 1)
+    monkeypatch.setattr(batches, "parts", partial(parts, most=1))
     submit(site, "first", args=[])  # too few: it fails
     submit(site, "second", depends_on=["first"])
     submit(site, "third", depends_on=["second"])
     site.work()
-    assert states(site.http, "first", "second", "third") == ["FAILURE"] * 3
-    assert site.http.post("/jobs/retry", {"filter": {"state": "FAILURE"}}).data["done"] == 3
-    assert states(site.http, "first", "second", "third") == ["PENDING"] * 3
+    site.http.post("/jobs/first/retry")  # of two runs the newest is younger than those that depend on it
+    site.work()
+    names = ("first", "second", "third")
+    assert states(site.http, *names) == ["FAILURE"] * 3
+    site.http.post("/jobs/retry", chosen)
+    assert states(site.http, *names) == ["PENDING"] * 3

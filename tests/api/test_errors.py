@@ -133,6 +133,21 @@ def test_an_unknown_option_without_a_value_is_refused_and_a_known_one_left_out(h
     assert http.get("/tasks?sql=").status == 200
 
 
+def test_what_takes_no_body_refuses_one_that_says_anything(http: Http) -> None:
+    routes = [
+        (method, path.format(**dict.fromkeys(("job_id", "group_id", "schedule_id", "queue", "database"), "x")))
+        for path, item in http.spec["paths"].items()
+        for method in ("post", "delete")
+        if method in item and "requestBody" not in item[method]
+    ]
+    assert {("post", "/jobs/x/retry"), ("post", "/schedules/x/run"), ("delete", "/groups/x")} <= {*routes}
+    for method, path in routes:
+        refused = http.send(method.upper(), path, data=b'{"priority": "high"}')
+        assert (refused.status, refused.error["field"]) == (400, "priority"), path
+    for nothing in (b"", b"{}", b'{"priority": ""}'):
+        assert http.send("DELETE", "/jobs/x", data=nothing).error["code"] == "unknown_job"
+
+
 def test_options_says_which_methods_are_right_and_has_no_body(http: Http) -> None:
     response = http.client.options("/jobs/a")
     assert (response.status_code, response.data) == (200, b"")

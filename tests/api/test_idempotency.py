@@ -44,6 +44,17 @@ def test_a_key_with_another_request_is_a_conflict_that_names_the_header(http: Ht
     assert refused.message.startswith("Idempotency-Key: ")
 
 
+def test_a_body_that_says_nothing_is_part_of_the_request_where_none_is_looked_for(
+    http: Http, service: FakeService
+) -> None:
+    http.post(JOB, {"job_id": "a"})
+    service.finish("a")
+    first = post(http, "/jobs/a/retry", b"")
+    assert post(http, "/jobs/a/retry", b"").text == first.text
+    refused = post(http, "/jobs/a/retry", b"{}")
+    assert (refused.status, refused.error["code"]) == (422, "idempotency_conflict")
+
+
 @pytest.mark.parametrize("key", ["", "x" * 151, "tab\tkey", "clé", "\x7f"])
 def test_a_key_must_be_short_printable_ascii(http: Http, key: str) -> None:
     refused = post(http, JOB, {}, key)

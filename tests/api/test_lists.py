@@ -93,6 +93,7 @@ def test_a_cursor_goes_on_where_it_was_whatever_is_submitted_meanwhile(site: Sit
         ("cursor=nonsense", "cursor", "is no cursor"),
         ("cursor=AAAAAAAAAAAAAAAA", "cursor", "is no cursor"),
         (f"cursor={(cursor_of(5) or '')[:-1]}", "cursor", "is no cursor"),
+        (f"cursor={cursor_of(2**64 - 1)}", "cursor", "is no cursor"),  # more than a database can compare with
         ("limit=0", "limit", "between 1 and 1000"),
         ("limit=1001", "limit", "between 1 and 1000"),
         ("state=DONE", "state", "there is no state 'DONE'"),

@@ -11,8 +11,10 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from jobber.api.errors import STATUS
+from jobber.api.list_schemas import FilterBody
 from jobber.api.requests import GroupBody, JobBody
 from jobber.api.schemas import GroupPart, JobPart
+from jobber.jobs import JobState
 from tests.api.http import Http
 
 DOCS = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()
@@ -62,6 +64,14 @@ def test_the_request_schema_takes_what_the_server_takes(http: Http) -> None:
     validator.validate({"args": ["USER1", 1.5, None], "tags": {"a": "b"}, "priority": 10, "eta": "2030-01-01 00:00:00"})
     for wrong in ({"args": [[1]]}, {"priority": 11}, {"job_id": "a b"}, {"tags": {"a": 1}}, {"retries": "1"}):
         assert not validator.is_valid(wrong), wrong
+
+
+def test_a_filter_takes_its_states_as_a_text_or_as_a_list_as_its_schema_says(http: Http) -> None:
+    state = http.spec["components"]["schemas"]["FilterBody"]["properties"]["state"]
+    for several in ("FAILURE,CANCELLED", ["FAILURE", "CANCELLED"]):
+        Draft202012Validator(state).validate(several)
+        assert FilterBody().load({"state": several}) == {"state": {JobState.FAILURE, JobState.CANCELLED}}
+    assert not Draft202012Validator(state).is_valid([])
 
 
 @pytest.mark.parametrize("code", sorted(STATUS))

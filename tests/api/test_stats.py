@@ -37,6 +37,11 @@ def test_the_statistics_tell_what_has_become_of_the_jobs_of_the_last_hours(site:
     assert http.get("/stats").data["states"]["CANCELLED"] == 1
 
 
+def test_hours_that_hardly_differ_are_one_window(site: Site) -> None:
+    first = site.http.get("/stats?hours=1").data
+    assert [site.http.get(f"/stats?hours={hours}").data for hours in ("1.0001", "0.999")] == [first, first]
+
+
 @pytest.mark.parametrize("hours", ["0", "-1", "745", "nan", "many"])
 def test_hours_lie_within_a_month(http: Http, hours: str) -> None:
     answer = http.get(f"/stats?hours={hours}")
