@@ -15,8 +15,7 @@ REQUIREMENTS := pyproject.toml constraints.txt
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 CHAOS_ARGS ?=
-BENCH_JOBS ?= 50000
-BENCH_ROWS ?= 200000
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -45,10 +44,8 @@ format: $(INSTALLED_DEV) ## Format the code and fix what can be fixed mechanical
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-bench: $(INSTALLED_DEV) ## Measure claims and transfers on SQLite, in short (BENCH_JOBS=1000000 BENCH_ROWS=1000000)
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	$(RUN) benchmarks/claim.py --url "sqlite:///$$folder/state.db" --jobs $(BENCH_JOBS) --rounds 200
-	@$(RUN) benchmarks/transfer.py --rows $(BENCH_ROWS) --rounds 1
+bench: servers $(INSTALLED_DEV) ## Measure jobber beside baselines (BENCH_ARGS="--short": a few minutes instead of forty)
+	@$(RUN) -m benchmarks $(BENCH_ARGS)
 
 chaos: servers $(INSTALLED_DEV) ## Kill, stop and restart everything while jobs run, then check (CHAOS_ARGS="--seed 7")
 	@$(RUN) -m tests.chaos $(CHAOS_ARGS)

@@ -12,12 +12,14 @@ of two, and thus with a lane of its own:
 
     python benchmarks/claim.py --url postgresql://postgres@127.0.0.1/bench --groups 5000
 
-With ``--workers`` so many processes then claim and finish jobs, one at a time and as fast as they can, for some seconds
-with only few jobs waiting, in a database of ``--beside``, and again with all of them; in turns, because machines are
-slower at one time than at another; servers only.
+With ``--workers`` so many processes then end one job and claim the next, as fast as they can, for some seconds with
+only few jobs waiting, in a database of ``--beside``, and again with all of them; in turns, because machines are slower
+at one time than at another; servers only.
 
     python benchmarks/claim.py --url postgresql://postgres@127.0.0.1/bench --jobs 1000000 --workers 10 \
         --beside postgresql://postgres@127.0.0.1/beside
+
+``--delay`` measures them in the database of ``--beside`` once more, so many milliseconds away, each way.
 
 The databases must be empty; the tables stay in them (``--explain`` shows the plans of all that a claim asks).
 """
@@ -35,9 +37,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from sqlalchemy import make_url
+
 from benchmarks.lists import noted, plan
-from jobber.jobs import NewGroup, NewJob
-from jobber.store import Gate, GateKind, Store
+from jobber.jobs import Job, NewGroup, NewJob
+from jobber.store import Apart, Claim, Gate, GateKind, Store, Success
+from tests.blackhole import Proxy
 
 QUEUES = ("fast", "slow")
 TASKS = tuple(f"task{n}" for n in range(22))
@@ -47,6 +52,9 @@ BUSY, PAUSED, FREE = DATABASES[:5], DATABASES[5:9], DATABASES[9]
 FULL = Gate(GateKind.TENANT, "full")
 TENANTS = ("a", "b", "c", "d")
 BULK = 1000
+#: Jobs that are claimed besides those of the rounds.
+EXTRA = 11
+OUT = "the benchmark ran out of jobs"
 
 
 def new_job(name: str, n: int, db: str = FREE) -> NewJob:
@@ -97,42 +105,71 @@ def measure(url: str, count: int, rounds: int, report: Callable[[str, str, Seque
     engine = url.split(":", maxsplit=1)[0].split("+", maxsplit=1)[0]
     worker = store.register("bench", QUEUES, 10, lease=86_400)
 
-    def claim(k: int) -> tuple[float, list[float]]:
-        start = time.perf_counter()
-        got = store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=k)
-        took = time.perf_counter() - start
-        return took, [timed(lambda job=job: store.succeed(job, rows=1, columns=[])) for job in got.jobs]
+    def apart(label: str, times: int) -> None:
+        claims, ends = [], []
+        for _ in range(times):
+            jobs: list[Job] = []
+            claims.append(timed(lambda jobs=jobs: jobs.extend(turn(store, worker, [], 1).jobs)))
+            ends += [timed(lambda job=job: store.succeed(job, rows=1, columns=[])) for job in jobs]
+        assert len(ends) == times, OUT
+        report(engine, f"{label}: claim alone, k = 1", claims)
+        report(engine, f"{label}: end alone", ends)
 
-    def claims(label: str, k: int, times: int) -> None:
-        measured = [claim(k) for _ in range(times)]
-        assert all(finished for _, finished in measured), "the benchmark ran out of jobs"
-        report(engine, f"{label}: claim, k = {k}", [took for took, _ in measured])
-        report(engine, f"{label}: finish", [t for _, finished in measured for t in finished])
+    def together(label: str, k: int, times: int) -> None:
+        ended, took = turn(store, worker, [], k).jobs, []
+        for _ in range(times):
+            began, jobs = time.perf_counter(), turn(store, worker, ended, k).jobs
+            took.append(time.perf_counter() - began)
+            assert jobs, OUT
+            ended = jobs
+        finish(store, ended)
+        report(engine, f"{label}: end and claim, k = {k}", took)
 
-    few = [new_job("few", n) for n in range(rounds * 3)]
+    def claims(label: str) -> None:
+        apart(label, rounds)
+        together(label, 1, rounds)
+        together(label, 10, rounds // 10)
+
+    few = [new_job("few", n) for n in range(rounds * 3 + EXTRA)]
     report(engine, "empty: submit one", [timed(lambda job=job: store.submit([job])) for job in few])
-    claims("empty", 1, rounds)
-    claims("empty", 10, rounds // 10)
+    claims("empty")
     drain(store, worker)
     # The tenant runs one job and may run no other.
     store.set_limits({FULL: 1})
     store.submit([new_job("one", 0, BUSY[0])])
-    claim_one = store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=BULK)
-    for job in claim_one.jobs:
-        if job.tenant != FULL.name:
-            store.succeed(job, rows=1, columns=[])
+    (held,) = turn(store, worker, [], BULK).jobs
+    assert held.tenant == FULL.name
     for db in PAUSED:
         report(engine, "pause a database", [timed(lambda db=db: store.pause(Gate(GateKind.DATABASE, db), "bench"))])
     report(engine, f"bulk submit of {BULK}, up to {count:,} waiting", fill(store, count))
     settle(store)
     later = [new_job("later", n) for n in range(rounds)]
     report(engine, "full: submit one", [timed(lambda job=job: store.submit([job])) for job in later])
-    claims("full", 1, rounds)
-    claims("full", 10, rounds // 10)
+    claims("full")
     report(engine, "full: list 100 pending", [timed(lambda: store.pending("fast", limit=100)) for _ in range(20)])
     report(engine, "full: runnable queues", [timed(store.runnable_queues) for _ in range(20)])
     report(engine, "full: what is lost", [timed(store.lost) for _ in range(20)])
     store.close()
+
+
+def turn(store: Store, worker: int, ended: Sequence[Job], limit: int) -> Claim:
+    """End jobs and claim others, as a worker does."""
+    ends = [success(job) for job in ended]
+    try:
+        return store.finish_and_claim(worker, ends, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=limit)
+    except Apart:
+        store.finish(ends)
+        return store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=limit)
+
+
+def finish(store: Store, ended: Sequence[Job]) -> None:
+    """End jobs, and claim nothing."""
+    store.finish([success(job) for job in ended])
+
+
+def success(job: Job) -> Success:
+    """Return how a job ends."""
+    return Success(job, 1, [])
 
 
 def settle(store: Store) -> None:
@@ -149,11 +186,15 @@ def settle(store: Store) -> None:
     time.sleep(SETTLING)
 
 
+#: Where servers listen whose URLs do not say.
+DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
+
+
 def drain(store: Store, worker: int) -> None:
-    """Claim and finish all jobs that can run."""
-    while jobs := store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=100).jobs:
-        for job in jobs:
-            store.succeed(job, rows=1, columns=[])
+    """Run all jobs that can run."""
+    jobs: Sequence[Job] = ()
+    while jobs := turn(store, worker, jobs, 100).jobs:
+        pass
 
 
 #: Seconds for which a server is left alone before it is measured.
@@ -179,6 +220,22 @@ def compare(url: str, beside: str, workers: int) -> None:
     few.close()
 
 
+def far(url: str, workers: int, delay: float) -> None:
+    """Say how many jobs workers finish whose state database is ``delay`` milliseconds away, each way."""
+    least, usual, most = sorted(far_rates(url, workers, delay))
+    print(f"{workers} workers finish {usual:.0f} jobs/s ({least:.0f} to {most:.0f}), the database {delay:g} ms away")
+
+
+def far_rates(url: str, workers: int, delay: float) -> list[float]:
+    """Return how many jobs a second those workers finish, three times."""
+    parsed, store = make_url(url), Store(url)
+    with Proxy(parsed.port or DEFAULT_PORTS[parsed.get_backend_name()], delay=delay / 1000) as proxy:
+        away = parsed.set(host="127.0.0.1", port=proxy.port).render_as_string(hide_password=False)
+        rates = [crowd(away, workers, store) for _ in range(3)]
+    store.close()
+    return rates
+
+
 def crowd(url: str, workers: int, store: Store) -> float:
     """Return how many jobs a second so many processes finish, each alone."""
     context = multiprocessing.get_context("forkserver")
@@ -196,16 +253,17 @@ def crowd(url: str, workers: int, store: Store) -> float:
 
 
 def spin(url: str, begin: object, counts: object) -> None:
-    """Claim and finish jobs, one at a time, for a while; in a process of its own."""
+    """End a job and claim the next one, for a while; in a process of its own."""
     store, done = Store(url, pool_size=1), 0
     worker = store.register("spin", QUEUES, 1, lease=3600)
     begin.wait()  # type: ignore[attr-defined]
     until = time.monotonic() + SPELL
+    jobs: Sequence[Job] = ()
     while time.monotonic() < until:
-        for job in store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=1).jobs:
-            store.succeed(job, rows=1, columns=[])
-            done += 1
+        done += len(jobs)
+        jobs = turn(store, worker, jobs, 1).jobs
     counts.append(done)  # type: ignore[attr-defined]
+    finish(store, jobs)
     store.close()
 
 
@@ -240,13 +298,13 @@ def measure_groups(url: str, count: int, rounds: int, report: Callable[[str, str
 
 
 def explain(url: str) -> None:
-    """Print the plans of all that a claim and the end of a job ask."""
+    """Print the plans of all that a claim and the end of a job ask, together and apart."""
     store = Store(url)
     database = store._database
     engine = database.engine.name
     worker = store.register("bench", QUEUES, 10, lease=3600)
     with noted(database) as seen:
-        for job in store.claim(worker, queues=QUEUES, tasks=TASKS, databases=DATABASES, limit=1).jobs:
+        for job in turn(store, worker, turn(store, worker, [], 1).jobs, 1).jobs:
             store.succeed(job, rows=1, columns=[])
         statements = [pair for pair in seen if pair[0][:6] in ("SELECT", "UPDATE", "DELETE", "WITH s", "WITH n")]
     for statement, parameters in statements:
@@ -264,6 +322,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=500, help="claims per figure (default 500)")
     parser.add_argument("--workers", type=int, default=0, help="measure so many worker processes, too")
     parser.add_argument("--beside", action="append", default=[], help="for the workers: another database per --url")
+    parser.add_argument("--delay", type=float, default=0, help="... with the database so many milliseconds away, too")
     parser.add_argument("--explain", action="store_true", help="show the plans of the hot statements afterwards")
     parser.add_argument("--groups", type=int, default=0, help="measure with so many groups waiting instead of jobs")
     options = parser.parse_args()
@@ -271,6 +330,8 @@ def main() -> None:
         parser.error("--groups must be at least a fifth of --rounds")
     if not options.groups and options.jobs < options.rounds * 30:
         parser.error("--jobs must be at least 30 times --rounds")
+    if options.rounds < EXTRA:
+        parser.error(f"--rounds must be at least {EXTRA}")
     if options.workers and len(options.beside) != len(options.url):
         parser.error("--workers needs a --beside for each --url")
     print("| engine | what | n | p50 ms | p99 ms |\n|---|---|---:|---:|---:|")
@@ -286,7 +347,10 @@ def main() -> None:
         else:
             measure(url, options.jobs, options.rounds, report)
             if options.workers:
-                compare(url, options.beside[options.url.index(url)], options.workers)
+                beside = options.beside[options.url.index(url)]
+                compare(url, beside, options.workers)
+                if options.delay:
+                    far(beside, options.workers, options.delay)
         if options.explain:
             explain(url)
 

@@ -20,11 +20,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
+from psycopg import RawCursor
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Row,
     Select,
     String,
     Table,
@@ -43,6 +44,7 @@ from jobber.changing import Changes
 from jobber.jobs import JobState
 from jobber.store import Store
 from jobber.store.database import Database
+from jobber.store.engines import Rows, Statement
 from jobber.store.listing import JobFilter
 from jobber.store.schema import EMPTY, ORD_STEP, finished_jobs, groups, jobs, lanes, tags
 
@@ -237,14 +239,20 @@ def _tags(n: Any, run: int) -> Iterator[Select[Any]]:
 def noted(database: Database) -> Iterator[list[tuple[str, Any]]]:
     """Note the statements that run meanwhile, with their parameters."""
     statements: list[tuple[str, Any]] = []
+    exchange = database.engine.exchange
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         statements.append((statement, parameters))
 
+    def sent(driver: Any, several: Sequence[Statement], *, commit: bool) -> list[Rows]:
+        statements.extend(several)
+        return exchange(driver, several, commit=commit)
+
     pool = database._pool
     event.listen(pool, "before_cursor_execute", note)
     try:
-        yield statements
+        with patch.object(database.engine, "exchange", sent):
+            yield statements
     finally:
         event.remove(pool, "before_cursor_execute", note)
 
@@ -260,17 +268,19 @@ def full_scans(database: Database, statements: Sequence[tuple[str, Any]]) -> lis
     return found
 
 
-def plan(database: Database, statement: str, parameters: Any) -> Sequence[Row[Any]]:
+def plan(database: Database, statement: str, parameters: Any) -> Sequence[Any]:
     """Return the lines of the plan that the engine makes for a statement."""
     with database._pool.connect() as connection:
         driver: Any = connection.connection.dbapi_connection
         words = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN"}.get(database.engine.name)
         # MySQL has tables of plans if asked to; MariaDB has nothing else, and does not understand the question.
         words = words or ("EXPLAIN" if driver.is_mariadb else "EXPLAIN FORMAT=TRADITIONAL")
+        if "$1" in statement:  # it went past SQLAlchemy
+            return RawCursor(driver).execute(f"{words} {statement}", parameters).fetchall()
         return connection.exec_driver_sql(f"{words} {statement}", parameters).all()
 
 
-def is_full_scan(engine: str, row: Row[Any]) -> bool:
+def is_full_scan(engine: str, row: Any) -> bool:
     """Whether a line of a plan says that a large table is read from end to end."""
     if engine == "mysql":
         found = row._mapping

@@ -2,15 +2,15 @@
 
     python benchmarks/transfer.py --postgres postgresql://postgres@127.0.0.1/bench --mysql mysql://root@127.0.0.1/bench
 
-The tools are psql and mariadb, one piped into the other, and SQLite's ATTACH. Each pair runs in a process of its own,
-so that its peak memory is its own. The figure to quote is the ratio.
+The tools are psql and mariadb, one piped into the other, and SQLite's ATTACH; they fill a table of the very types that
+the job's has. Each job runs in a process of its own, so that its peak memory is its own. The figure to quote is the
+ratio. ``make bench`` measures the same (``parts/transfers.py``).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import sqlite3
 import statistics
@@ -80,7 +80,7 @@ def fill_postgresql(url: URL, rows: int) -> None:
         connection.execute("DROP TABLE IF EXISTS jobber_bench")
         connection.execute(
             "CREATE UNLOGGED TABLE jobber_bench AS SELECT i AS id, 'user' || i %% 1000 AS user_id, "
-            "(i %% 100000) * 1.25 AS amount, date '2024-01-01' + (i %% 366)::int AS entry_date, "
+            "((i %% 100000) * 1.25)::numeric(12,2) AS amount, date '2024-01-01' + (i %% 366)::int AS entry_date, "
             "timestamp '2024-01-01' + i * interval '1 s' AS at, i / 7.0::float8 AS ratio, i %% 2 = 0 AS paid, "
             "'a note of usual length' AS note, i %% 10 AS kind FROM generate_series(1, %s::bigint) AS i",
             [rows],
@@ -104,8 +104,9 @@ def fill_sqlite(url: URL, rows: int) -> None:
         )
 
 
-def run_job(source: str, results: str, source_url: str, results_url: str, run: int) -> tuple[float, int]:
-    """Run one attempt; return seconds and rows."""
+def run_job(source: str, results: str, source_url: str, results_url: str, query: str) -> tuple[float, int]:
+    """Run one attempt; return seconds and rows. An empty table of the result's types is left on a server."""
+    run = time.time_ns()
     opened = open_source(DatabaseSettings(name="bench", url=source_url, engine=source))
     backend = open_results(
         ResultsSettings(name="bench", url=results_url, engine=results, unlogged=results == "postgresql")
@@ -114,11 +115,11 @@ def run_job(source: str, results: str, source_url: str, results_url: str, run: i
     task = Task(
         name="bench",
         description="",
-        sql=QUERY,
+        sql=query,
         version="",
         file=Path("bench.sql"),
         line=1,
-        statements={source: parse(QUERY, source)},
+        statements={source: parse(query, source)},
         databases=("bench",),
         results=("bench",),
     )
@@ -134,10 +135,25 @@ def run_job(source: str, results: str, source_url: str, results_url: str, run: i
         progress=execution.Progress(),
     )
     took = time.perf_counter() - began
+    keep_types(results, make_url(results_url), types_of(source), job.table)
     backend.drop(job.table, run)
     opened.close()
     backend.close()
     return took, outcome.rows
+
+
+def types_of(source: str) -> str:
+    """Return the table that has the types of results from there."""
+    return f"jobber_bench_types_{source}"
+
+
+def keep_types(engine: str, url: URL, name: str, table: str) -> None:
+    """Make an empty table of the same types, if it is not there; nothing in SQLite."""
+    if engine == "mysql":
+        subprocess.run(mariadb(url, f"CREATE TABLE IF NOT EXISTS {name} LIKE {table}"), check=True)
+    elif engine == "postgresql":
+        with psycopg.connect(libpq(url), autocommit=True) as connection:
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {name} (LIKE {table})")  # type: ignore[arg-type]
 
 
 def _job(table: str, run: int) -> Job:
@@ -158,31 +174,26 @@ def _job(table: str, run: int) -> Job:
     )
 
 
-def reader(engine: str, url: URL) -> list[str]:
+def reader(source: str, results: str, url: URL) -> list[str]:
     """Return the command that writes the source table to its standard output."""
-    if engine == "mysql":
+    if source == "mysql":
         return mariadb(url, QUERY)
-    # As a number, because MySQL's boolean is one.
-    columns = "id, user_id, amount, entry_date, at, ratio, paid::int, note, kind"
+    # MySQL's boolean is a number.
+    paid = "paid::int" if results == "mysql" else "paid"
+    columns = f"id, user_id, amount, entry_date, at, ratio, {paid}, note, kind"
     return ["psql", libpq(url), "-qc", f"COPY ({QUERY.replace('*', columns)}) TO STDOUT"]
 
 
-def writer(engine: str, url: URL) -> list[str]:
-    """Make an empty table and return the command that fills it from its standard input."""
-    columns = (
-        "id BIGINT, user_id TEXT, amount DECIMAL(12,2), entry_date DATE, at {}, ratio {}, paid {}, note TEXT, "
-        "kind BIGINT"
-    )
-    drop = "DROP TABLE IF EXISTS jobber_bench_copy"
-    if engine == "mysql":
-        typed = columns.format("DATETIME(6)", "DOUBLE", "BOOLEAN")
-        for sql in (drop, f"CREATE TABLE jobber_bench_copy ({typed})"):
+def writer(source: str, results: str, url: URL) -> list[str]:
+    """Make an empty table of the types of a job's result and return the command that fills it from standard input."""
+    drop, types = "DROP TABLE IF EXISTS jobber_bench_copy", types_of(source)
+    if results == "mysql":
+        for sql in (drop, f"CREATE TABLE jobber_bench_copy LIKE {types}"):
             subprocess.run(mariadb(url, sql), check=True)
         return mariadb(url, "LOAD DATA LOCAL INFILE '/dev/stdin' INTO TABLE jobber_bench_copy")
-    typed = columns.format("TIMESTAMP", "NUMERIC", "INT")
     with psycopg.connect(libpq(url), autocommit=True) as connection:
         connection.execute(drop)
-        connection.execute(f"CREATE UNLOGGED TABLE jobber_bench_copy ({typed})")  # type: ignore[arg-type]
+        connection.execute(f"CREATE UNLOGGED TABLE jobber_bench_copy (LIKE {types})")  # type: ignore[arg-type]
     return ["psql", libpq(url), "-qc", "COPY jobber_bench_copy FROM STDIN"]
 
 
@@ -199,15 +210,46 @@ def attach(lite: Path) -> float:
 
 
 def baseline(source: str, results: str, urls: Mapping[str, URL]) -> float | None:
-    """Return the seconds that the engines' own tools take, None where there are none for the pair."""
+    """Return the seconds that the engines' own tools take, None where there are none for the pair.
+
+    A job of the pair has been there, whose types they use.
+    """
     if "sqlite" in (source, results):
         return attach(Path(str(urls["sqlite"].database))) if source == results else None
-    into = writer(results, urls[results])
+    into = writer(source, results, urls[results])
     began = time.perf_counter()
-    pipe = subprocess.Popen(reader(source, urls[source]), stdout=subprocess.PIPE)
-    subprocess.run(into, stdin=pipe.stdout, check=True)
-    assert pipe.wait() == 0
-    return time.perf_counter() - began
+    with subprocess.Popen(reader(source, results, urls[source]), stdout=subprocess.PIPE) as pipe:
+        subprocess.run(into, stdin=pipe.stdout, check=True)
+    took = time.perf_counter() - began
+    if pipe.returncode:
+        raise RuntimeError(f"the tool that reads ended with {pipe.returncode}")
+    return took
+
+
+def in_process(source: str, results: str, urls: Mapping[str, URL], query: str = QUERY) -> tuple[float, int, int]:
+    """Run a job in a process of its own; return seconds, rows and the process's peak memory in MB.
+
+    Parameters:
+        urls: of each engine; results in SQLite go into a folder beside the source.
+    """
+    addresses = [urls[source], urls[results]]
+    if results == "sqlite":
+        addresses[1] = URL.create("sqlite", database=str(Path(str(urls["sqlite"].database)).with_name("results")))
+    words = [source, results, *(url.render_as_string(hide_password=False) for url in addresses), query]
+    done = subprocess.run(
+        [sys.executable, __file__, "--pair", json.dumps(words)], stdout=subprocess.PIPE, check=True, text=True
+    )
+    took, moved, most = json.loads(done.stdout)
+    return took, moved, most
+
+
+def peak() -> int:
+    """Return the most memory that this process had, in MB; what getrusage tells begins with that of its parent."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 1024
+
+
+FILLERS = {"postgresql": fill_postgresql, "mysql": fill_mysql, "sqlite": fill_sqlite}
 
 
 def main() -> None:
@@ -224,7 +266,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.pair:
         took, rows = run_job(*json.loads(options.pair))
-        print(json.dumps([took, rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024]))
+        print(json.dumps([took, rows, peak()]))
         return
     folder = Path(tempfile.mkdtemp(prefix="jobber-bench-"))
     try:
@@ -243,26 +285,18 @@ def measure(urls: Mapping[str, URL], rows: int, rounds: int, only: str | None) -
     pairs = [(source, results) for source in ENGINES for results in ENGINES if {source, results} <= urls.keys()]
     if only:
         pairs = [pair for pair in pairs if only == ":".join(pair)]
-    fillers = {"postgresql": fill_postgresql, "mysql": fill_mysql, "sqlite": fill_sqlite}
     for source in {source for source, _ in pairs}:
-        fillers[source](urls[source], rows)
-    lite = Path(str(urls["sqlite"].database))
-    results_urls = {**urls, "sqlite": URL.create("sqlite", database=str(lite.with_name("results")))}
+        FILLERS[source](urls[source], rows)
     print(f"{rows:,} rows x 9 columns, medians of {rounds}")
     print(f"{'source -> results':<26}{'job s':>8}{'rows/s':>12}{'own tools s':>13}{'ratio':>8}{'peak MB':>9}")
     for source, results in pairs:
         ours, theirs, peaks = [], [], []
-        for number in range(rounds):
-            other = baseline(source, results, urls)
-            addresses = [url.render_as_string(hide_password=False) for url in (urls[source], results_urls[results])]
-            words = json.dumps([source, results, *addresses, time.time_ns() + number])
-            done = subprocess.run(
-                [sys.executable, __file__, "--pair", words], stdout=subprocess.PIPE, check=True, text=True
-            )
-            took, moved, peak = json.loads(done.stdout)
+        for _ in range(rounds):
+            took, moved, most = in_process(source, results, urls)
             assert moved == rows
             ours.append(took)
-            peaks.append(peak)
+            peaks.append(most)
+            other = baseline(source, results, urls)
             theirs += [other] if other is not None else []
         took = statistics.median(ours)
         own = statistics.median(theirs) if theirs else None
