@@ -1,6 +1,6 @@
 """Cancel or retry many jobs: those of a list of IDs, or all that a filter matches.
 
-Hundreds at a time, each part in a transaction of its own, so that claims and submissions go on between them.
+Some hundred at a time, each part in a transaction of its own, so that claims and submissions go on between them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jobber.store import Store
 from jobber.store.listing import JobFilter
 from jobber.store.parts import parts
 
-#: Jobs of one transaction, and runs that are counted at a time.
+#: Jobs that are looked up or cancelled at a time, and runs that are counted or run again at a time.
 PART, COUNTED = 500, 10_000
 #: Seconds after which an operation by filter is answered as far as it has come.
 PATIENCE = 20.0
@@ -102,12 +102,16 @@ class Changes:
             Draining: this instance takes nothing new.
         """
         self._accept()
-        outcomes: dict[str, Outcome] = {}
-        for some in parts(list(dict.fromkeys(job_ids)), PART):
-            found = self._store.changes.newest(some)
-            requests = [_request(job_id, found.get(job_id)) for job_id in some]
-            outcomes |= zip(some, self._bulk.create(requests), strict=True)
+        outcomes = self._retry(list(dict.fromkeys(job_ids)))
         return [outcomes[job_id] for job_id in job_ids]
+
+    def _retry(self, job_ids: Sequence[str]) -> dict[str, Outcome]:
+        """Run jobs again, as one request: what depends on another of them waits for its new run, in whatever order."""
+        found: dict[str, Job] = {}
+        for some in parts(job_ids, PART):
+            found |= self._store.changes.newest(some)
+        outcomes = self._bulk.create([_request(job_id, found.get(job_id)) for job_id in job_ids])
+        return dict(zip(job_ids, outcomes, strict=True))
 
     def _cancel(self, runs: Sequence[int]) -> frozenset[int]:
         done = self._store.changes.cancel(runs)
@@ -149,14 +153,8 @@ class Changes:
         wanted = _of_states(wanted, FINISHED, "run again")
 
         def retry(runs: Mapping[int, str]) -> Refusals:
-            refused: list[tuple[str, JobberError]] = []
-            # The oldest first: what a job depends on runs again already when it comes in.
-            for some in parts([runs[run] for run in sorted(runs)], PART):
-                newest = self._store.changes.newest(some)
-                outcomes = self._bulk.create([_request(job_id, newest.get(job_id)) for job_id in some])
-                told = zip(some, outcomes, strict=True)
-                refused += [(job_id, outcome) for job_id, outcome in told if isinstance(outcome, JobberError)]
-            return refused
+            outcomes = self._retry([runs[run] for run in sorted(runs)])  # in the order of their submission
+            return [(job_id, outcome) for job_id, outcome in outcomes.items() if isinstance(outcome, JobberError)]
 
         return self._each(wanted, None if dry_run else retry, below, live=False, most=COUNTED)
 

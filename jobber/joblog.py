@@ -86,6 +86,8 @@ def keep(store: Store, lines: Sequence[LogLine]) -> None:
         store.events.log(lines)
     except StateUnavailable as error:
         log.warning("%d lines about jobs are only in the log: %s", len(lines), error)
+    except Exception:  # what becomes of a line must not change what becomes of the job
+        log.exception("%d lines about jobs are only in the log", len(lines))
 
 
 def install() -> None:

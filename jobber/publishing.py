@@ -2,7 +2,7 @@
 
 The state database holds what is to be told (``store.outbox``). One process of all reads it in order, publishes, and
 removes what the broker has taken: each change at least once, and those of one job in order. While the broker is away
-the rows wait.
+the rows wait. What it refuses for its size goes without arguments, so that nothing waits behind it for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from amqp.exceptions import AccessRefused, MessageNacked, PreconditionFailed
+from amqp.exceptions import AccessRefused, ContentTooLarge, MessageNacked, PreconditionFailed
 from kombu.connection import Connection
 from kombu.entity import Exchange
 from kombu.messaging import Producer
@@ -24,7 +24,7 @@ from jobber.config import Settings
 from jobber.errors import BrokerUnavailable, StateUnavailable
 from jobber.leading import Role
 from jobber.queueing import reason
-from jobber.store import Store
+from jobber.store import Store, outbox
 from jobber.store.outbox import Told
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Publisher:
         self._broker = _Broker(settings)
         self._role = Role(store, ROLE, holder, lease=min(_LEASE, settings.app.lease / 2))
         self._over = threading.Event()
+        self._singly = 0  # changes that are published one by one, for one of them was refused
         self._reminded = float("-inf")
 
     def stop(self) -> None:
@@ -86,11 +87,39 @@ class Publisher:
         if not self._role.held():
             self._broker.close()
             return _TICK
-        told = self._store.outbox.waiting(_BATCH)
-        if told:
-            self._broker.publish(told)
-            self._store.outbox.remove([change.id for change in told])
-        return 0.0 if len(told) == _BATCH else _TICK
+        told = self._store.outbox.waiting(1 if self._singly else _BATCH)
+        if self._singly:
+            for change in told:
+                self._tell(change)
+            self._singly = self._singly - 1 if told else 0
+        elif told:
+            self._singly = len(told)  # should this fail: one may be refused, or all be too much at once
+            try:
+                self._broker.publish(told)
+            except _Refused:
+                self._broker.close()
+                return 0.0
+            self._singly = 0
+        self._store.outbox.remove([change.id for change in told])
+        return 0.0 if self._singly or len(told) == _BATCH else _TICK
+
+    def _tell(self, change: Told) -> None:
+        """Publish one change, without arguments if it is refused with them; what is refused then, too, is logged."""
+        problem: _Refused | None = None
+        for args in (True, False):
+            try:
+                self._broker.publish([change], args=args)
+            except _Refused as error:
+                self._broker.close()
+                problem = error
+            else:
+                break
+        else:
+            what = "change %d is not told, so that others are: %s; %s"
+            log.error(what, change.id, _name(change), problem, exc_info=problem)
+            return
+        if problem is not None:
+            log.warning("change %d is told without arguments: %s; %s", change.id, _name(change), problem)
 
     def _remind(self) -> None:
         """Say from time to time how much waits: it is never dropped."""
@@ -105,13 +134,19 @@ class Publisher:
             return
 
 
+def _name(change: Told) -> str:
+    if change.job is not None:
+        return f"{change.event} of job {change.job.job_id}, run {change.job.run}"
+    assert change.group is not None  # noqa: S101  # it is one of the two
+    return f"{change.event} of group {change.group.group_id}, run {change.group.run}"
+
+
 def check(store: Store) -> None:
     """Raise BrokerUnavailable if changes of state have waited for long: the broker is away, or nobody publishes."""
     count, oldest = store.outbox.size()
     if oldest > _LATE:
-        raise BrokerUnavailable(
-            f"{count} changes of state wait for the broker of events, the oldest for {oldest:.0f} s"
-        )
+        many = f"{count} or more" if count >= outbox.MANY else str(count)
+        raise BrokerUnavailable(f"{many} changes of state wait for the broker of events, the oldest for {oldest:.0f} s")
 
 
 def ask(settings: Settings, store: Store) -> None:
@@ -128,6 +163,10 @@ def ask(settings: Settings, store: Store) -> None:
             broker.close()
 
 
+class _Refused(Exception):
+    """Raised for a message that the broker will never take, or that cannot be built; not for one that is away."""
+
+
 class _Broker:
     """The connection to the broker that is told; made when it is needed."""
 
@@ -139,17 +178,31 @@ class _Broker:
         self._confirms: _Confirms | None = None
         self._channel: Any = None
 
-    def publish(self, told: Sequence[Told]) -> None:
-        """Publish changes in order; return once the broker has them."""
+    def publish(self, told: Sequence[Told], *, args: bool = True) -> None:
+        """Publish changes in order; return once the broker has them.
+
+        Parameters:
+            args: whether the jobs' arguments are told, too.
+
+        Raises:
+            _Refused: one of them cannot be told so; the connection is of no more use.
+        """
         if self._connection is None:
             self.connect()
+        try:
+            self._publish(told, args=args)
+        # RabbitMQ says so of what is larger than its max_message_size.
+        except (PreconditionFailed, ContentTooLarge) as error:
+            raise _Refused(error.reply_text) from error
+
+    def _publish(self, told: Sequence[Told], *, args: bool) -> None:
         producer: Any = Producer(self._channel, exchange=self._exchange, auto_declare=False)  # type: ignore[no-untyped-call]
-        if self._confirms is not None:
-            self._confirms.expect(len(told))
         for change in told:
-            key, message = self._message(change)
+            key, body = self._message(change, args=args)
+            if self._confirms is not None:
+                self._confirms.expect()
             producer.publish(
-                notifications.encoded(message),
+                body,
                 routing_key=key,
                 delivery_mode="persistent",
                 content_type="application/json",
@@ -160,13 +213,19 @@ class _Broker:
         if self._confirms is not None:
             self._confirms.wait()
 
-    def _message(self, change: Told) -> tuple[str, dict[str, Any]]:
-        if change.job is not None:
-            message = notifications.of_job(self._settings, change.event, change.at, change.job)
-            return f"job.{change.job.state.value}", message
-        assert change.group is not None  # noqa: S101  # it is one of the two
-        message = notifications.of_group(self._settings, change.event, change.at, change.group)
-        return f"group.{change.group.state.value}", message
+    def _message(self, change: Told, *, args: bool) -> tuple[str, bytes]:
+        """Return the routing key and the body."""
+        try:
+            if change.job is not None:
+                key = f"job.{change.job.state.value}"
+                message = notifications.of_job(self._settings, change.event, change.at, change.job)
+            else:
+                assert change.group is not None  # noqa: S101  # it is one of the two
+                key = f"group.{change.group.state.value}"
+                message = notifications.of_group(self._settings, change.event, change.at, change.group)
+            return key, notifications.encoded(message if args else notifications.without_args(message))
+        except Exception as error:  # whatever is wrong with it, it must not hold up the others
+            raise _Refused(f"it cannot be built ({type(error).__name__})") from error
 
     def connect(self) -> None:
         """Connect, and see to it that there is the exchange."""
@@ -212,10 +271,10 @@ class _Confirms:
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
 
-    def expect(self, count: int) -> None:
-        """Take note that so many messages are to be published now."""
-        self._open.update(range(self._published + 1, self._published + count + 1))
-        self._published += count
+    def expect(self) -> None:
+        """Take note that a message is to be published now."""
+        self._published += 1
+        self._open.add(self._published)
 
     def wait(self) -> None:
         """Wait until RabbitMQ has all of them.

@@ -24,11 +24,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 import jobber
 from jobber import notifications
+from jobber.aside import call_aside
 from jobber.config import Settings
 from jobber.errors import StateUnavailable
 from jobber.store import Store
@@ -37,7 +41,7 @@ from jobber.store.webhooks import Call, host_of
 
 log = logging.getLogger(__name__)
 
-#: Seconds between a call that failed and the next: about a day in all; each is stretched by up to a quarter.
+#: Seconds between a call that failed and the next, each stretched by up to a quarter: 28 to 35 hours in all.
 PAUSES = (5, 300, 1_800, 7_200, 18_000, 36_000, 36_000)
 #: Seconds that a call may take, from the name server to the status.
 TIMEOUT = 15.0
@@ -213,20 +217,26 @@ def post(url: str, body: bytes, headers: dict[str, str], *, timeout: float = TIM
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     host = parts.hostname or ""
+    tls = ssl.create_default_context() if parts.scheme == "https" else None
     # The port always: without one, http.client takes the end of an IPv6 address for it.
     connection = (
-        http.client.HTTPSConnection(
-            host, parts.port or http.client.HTTPS_PORT, timeout=timeout, context=ssl.create_default_context()
-        )
-        if parts.scheme == "https"
-        else http.client.HTTPConnection(host, parts.port or http.client.HTTP_PORT, timeout=timeout)
+        http.client.HTTPSConnection(host, parts.port or http.client.HTTPS_PORT, context=tls)
+        if tls is not None
+        else http.client.HTTPConnection(host, parts.port or http.client.HTTP_PORT)
     )
-    # The socket's own limit is for each packet: one that comes now and then would never end.
-    late = threading.Event()
-    watch = threading.Timer(timeout, _cut, [connection, late])
-    watch.daemon = True
-    watch.start()
+    deadline, late, watch = time.monotonic() + timeout, threading.Event(), None
     try:
+        connection.sock = sock = _connected(host, connection.port, deadline)
+        sock.settimeout(_left(deadline))
+        if tls is not None:
+            sock = tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            connection.sock = sock
+        # The socket's own limit is for each packet: one that comes now and then would never end.
+        watch = threading.Timer(_left(deadline), _cut, [sock, late])
+        watch.daemon = True
+        watch.start()
+        if isinstance(sock, ssl.SSLSocket):
+            sock.do_handshake()
         connection.request("POST", target, body, headers)
         response = connection.getresponse()
     except TimeoutError:
@@ -237,24 +247,63 @@ def post(url: str, body: bytes, headers: dict[str, str], *, timeout: float = TIM
     except UnicodeError:
         return Reply("no name server could know such a host")  # an empty label, or one that is too long
     finally:
-        watch.cancel()
+        if watch is not None:
+            watch.cancel()
         connection.close()
     if late.is_set():  # which looks like the end of its headers
         return Reply(f"no answer within {timeout:g} s")
     if response.status < HTTPStatus.OK or response.status >= HTTPStatus.MULTIPLE_CHOICES:
-        said = response.getheader("retry-after", "")
-        # No longer than the longest pause of our own.
-        pause = min(float(said), PAUSES[-1]) if said.isascii() and said.isdigit() else 0.0
+        pause = _asked(response.getheader("retry-after", ""))
         return Reply(f"status {response.status}", final=response.status == HTTPStatus.GONE, pause=pause)
     return Reply()
 
 
-def _cut(connection: http.client.HTTPConnection, late: threading.Event) -> None:
+def _connected(host: str, port: int, deadline: float) -> socket.socket:
+    """Connect to the first address of a host that answers; each gets its share of the time that is left."""
+    *others, last = call_aside(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), _left(deadline))
+    for number, (*kind, _, address) in enumerate(others):
+        with suppress(OSError):
+            return _socket(kind, address, _left(deadline) / (len(others) + 1 - number))
+    *kind, _, address = last
+    return _socket(kind, address, _left(deadline))
+
+
+def _socket(kind: Sequence[int], address: Any, limit: float) -> socket.socket:
+    """Return a socket that is connected to an address, within so many seconds."""
+    sock = socket.socket(*kind)
+    try:
+        sock.settimeout(limit)
+        sock.connect(address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a deadline; a moment where it is over, for 0 would mean something else to a socket."""
+    return max(0.001, deadline - time.monotonic())
+
+
+def _asked(said: str) -> float:
+    """Return the pause that a ``Retry-After`` asks for, in seconds or until a time: our own longest at most.
+
+    https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+    """
+    if said.isascii() and said.isdigit():
+        pause = float(said)
+    else:
+        try:
+            then = parsedate_to_datetime(said)
+        except (ValueError, OverflowError):
+            return 0.0
+        pause = (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp() - time.time()
+    return min(max(pause, 0.0), PAUSES[-1])
+
+
+def _cut(sock: socket.socket, late: threading.Event) -> None:
     """End a connection that takes too long, whatever its thread waits for, and say so."""
     late.set()
-    sock = connection.sock
-    if sock is not None:
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # that of SSLSocket would take the TLS from under its thread

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import struct
 import threading
+import time
+from collections.abc import Iterator
 from types import TracebackType
 
 from tests.servers import free_port
@@ -20,10 +23,14 @@ class Proxy:
 
     Parameters:
         port: of the server.
+        delay: seconds that everything takes, each way.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, delay: float = 0) -> None:
         self._server = port
+        self.delay = delay
+        #: How often a client has spoken since it last heard something, over all connections.
+        self.round_trips = 0
         self.port = free_port()
         self._lock = threading.Lock()
         self._pairs: list[_Pair] = []
@@ -72,6 +79,18 @@ class Proxy:
         self.refuse()
         self._open.set()
 
+    def pass_on(self, since: float, *, asks: bool) -> None:
+        """Wait until what came at ``since`` may go on.
+
+        Parameters:
+            asks: whether it is the first that a client says since it last heard something.
+        """
+        self._open.wait()
+        if self.delay:
+            time.sleep(max(0, since + self.delay - time.monotonic()))
+        with self._lock:
+            self.round_trips += asks
+
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):  # closed
             while True:
@@ -82,7 +101,9 @@ class Proxy:
                     _reset(client)
                     continue
                 server.settimeout(None)
-                pair = _Pair(client, server, self._open)
+                for end in (client, server):  # pieces wait for nobody to have heard of the ones before
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                pair = _Pair(client, server, self)
                 with self._lock:
                     if self._listener is not listener:  # refused meanwhile
                         pair.reset()
@@ -94,9 +115,11 @@ class Proxy:
 class _Pair:
     """One connection, in two halves."""
 
-    def __init__(self, client: socket.socket, server: socket.socket, is_open: threading.Event) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, proxy: Proxy) -> None:
         self._ends = (client, server)
-        self._is_open = is_open
+        self._reading = {end: threading.Lock() for end in self._ends}
+        self._proxy = proxy
+        self._asked = False
         self._halves = threading.Semaphore(1)  # none is left for whoever is through last
         self._is_reset = False
 
@@ -111,26 +134,58 @@ class _Pair:
         return any(end.fileno() >= 0 for end in self._ends)
 
     def reset(self) -> None:
-        """End it at both ends, without a goodbye."""
+        """End it at both ends, without a goodbye. Whoever looks after this sees it."""
         self._is_reset = True
         for end in self._ends:
-            _reset(end)
+            _reset(end, self._reading[end])
 
     def _pump(self, here: socket.socket, there: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := here.recv(_PIECE):
-                self._is_open.wait()
-                there.sendall(data)
-            self._is_open.wait()
-            if not self._is_reset:
-                there.shutdown(socket.SHUT_WR)
+            pieces = _now(here, self._reading[here])
+            for came_at, data in _late(pieces) if self._proxy.delay else pieces:
+                self._proxy.pass_on(came_at, asks=bool(data) and here is self._ends[0] and not self._asked)
+                self._asked = here is self._ends[0]
+                if data:
+                    there.sendall(data)
+                elif not self._is_reset:
+                    there.shutdown(socket.SHUT_WR)
         if not self._halves.acquire(blocking=False):
             for end in self._ends:
                 end.close()
 
 
-def _reset(end: socket.socket) -> None:
+_Pieces = Iterator[tuple[float, bytes]]
+
+
+def _now(here: socket.socket, reading: threading.Lock) -> _Pieces:
+    """Yield what comes from somewhere, and when it came; nothing at its end."""
+    data = b"?"
+    while data:
+        with reading:
+            data = here.recv(_PIECE)
+        yield time.monotonic(), data
+
+
+def _late(pieces: _Pieces) -> _Pieces:
+    """Yield the same, but take all in at once: what comes while something else is on its way takes no longer."""
+    came: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+
+    def take() -> None:
+        with contextlib.suppress(OSError):
+            for piece in pieces:
+                came.put(piece)
+        came.put((time.monotonic(), b""))
+
+    threading.Thread(target=take, name="proxy", daemon=True).start()
+    data = b"?"
+    while data:
+        came_at, data = came.get()
+        yield came_at, data
+
+
+def _reset(end: socket.socket, reading: threading.Lock | None = None) -> None:
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        end.shutdown(socket.SHUT_RD)  # wakes who reads; else the close would wait for that
-    end.close()
+        end.shutdown(socket.SHUT_RD)  # wakes who reads: the kernel closes nothing under a reader
+    with reading or contextlib.nullcontext():
+        end.close()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import kombu
+import psutil
 import psycopg
 import pymysql
 import redis as redis_client
@@ -30,12 +32,20 @@ class ServerMissing(Exception):
 _PORTS = range(20_000, 32_000)
 # Not the shared generator, which property tests seed.
 _random = random.SystemRandom()
+#: Those that were given away: who got one may listen on it only later, or at times.
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a TCP port on loopback that nothing listens on now."""
+    """Return a TCP port on loopback that nothing listens on now, and that no other test was or is given."""
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    # Test processes that look for one at the same moment must not find the same.
+    ours = _PORTS[int(worker.removeprefix("gw")) % int(workers) :: int(workers)]
     while True:
-        port = _random.choice(_PORTS)
+        port = _random.choice(ours)
+        if port in _given and len(_given) < len(ours) // 2:
+            continue
+        _given.add(port)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -59,8 +69,8 @@ class Server:
     def ready(self) -> bool:
         raise NotImplementedError
 
-    #: Seconds that it may take to start.
-    patience = 30
+    #: Seconds that it may take to start, on a machine that is busy with others.
+    patience = 60
 
     def run(self, command: list[str]) -> None:
         """Run a set-up command as the server's user."""
@@ -100,11 +110,16 @@ class Server:
 
 
 class Postgres(Server):
-    """A PostgreSQL cluster without fsync, reached by TCP as ``postgres`` without a password."""
+    """A PostgreSQL cluster, reached by TCP as ``postgres`` without a password.
 
-    def __init__(self, *options: str) -> None:
+    Parameters:
+        options: settings, such as ``fsync=on``.
+        durable: whether commits survive the machine, as they do by default; without it, they cost little.
+    """
+
+    def __init__(self, *options: str, durable: bool = False) -> None:
         self.bin = self._find()
-        self.options = options
+        self.options = options if durable else ("fsync=off", *options)
         super().__init__("postgres", "postgres")
         self.run([str(self.bin / "initdb"), "-D", "data", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-sync"])
         self._counter = 0
@@ -119,7 +134,7 @@ class Postgres(Server):
         raise ServerMissing("PostgreSQL (package postgresql)")
 
     def command(self) -> list[str]:
-        settings = ["fsync=off", "max_connections=200", "shared_buffers=256MB", "autovacuum_naptime=10s", *self.options]
+        settings = ["max_connections=200", "shared_buffers=256MB", "autovacuum_naptime=10s", *self.options]
         return [
             *(str(self.bin / "postgres"), "-D", "data", "-p", str(self.port), "-c", "listen_addresses=127.0.0.1"),
             *("-c", f"unix_socket_directories={self.folder}"),
@@ -197,16 +212,18 @@ class Redis(Server):
 
 
 class MariaDB(Server):
-    """A MariaDB server, reached by TCP as ``root`` without a password; commits survive its process, not the machine.
+    """A MariaDB server, reached by TCP as ``root`` without a password.
 
     With ``JOBBER_TEST_MYSQLD`` set, the ``mysqld`` of that path runs in its place: the same tests on MySQL.
+
+    Parameters:
+        options: settings, such as ``innodb-doublewrite=1``.
+        durable: whether commits survive the machine, as they do by default; without it, they survive its process.
     """
 
-    patience = 60
-
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, durable: bool = False) -> None:
         self.program = self._find()
-        self.options = options
+        self.options = options if durable else ("innodb-flush-log-at-trx-commit=2", "innodb-doublewrite=0", *options)
         super().__init__("mariadb", "mysql")
         if self.is_mysql:
             self.run([self.program, "--no-defaults", "--initialize-insecure", f"--datadir={self.folder}/data"])
@@ -236,7 +253,7 @@ class MariaDB(Server):
     def command(self) -> list[str]:
         settings = [
             *("bind-address=127.0.0.1", "character-set-server=utf8mb4", "local-infile=1", "max-connections=300"),
-            *("innodb-flush-log-at-trx-commit=2", "innodb-doublewrite=0", "innodb-buffer-pool-size=256M"),
+            "innodb-buffer-pool-size=256M",
             *(["skip-log-bin", "mysqlx=OFF", "secure-file-priv=NULL"] if self.is_mysql else []),
             *self.options,
         ]
@@ -294,7 +311,7 @@ class MariaDB(Server):
 class RabbitMQ(Server):
     """A RabbitMQ node, reached as ``guest``."""
 
-    patience = 60
+    patience = 100
 
     def __init__(self) -> None:
         program = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -304,6 +321,7 @@ class RabbitMQ(Server):
         self.program = found
         super().__init__("rabbitmq", "rabbitmq")
         self.dist_port = free_port()
+        self._node = f"jobber{self.port}@localhost"
 
     def command(self) -> list[str]:
         return [self.program]
@@ -319,16 +337,56 @@ class RabbitMQ(Server):
 
     def stop(self, *, kill: bool = False) -> None:
         # The program is a script; the node is the Erlang machine that it became, or started.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
-            os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL if kill else signal.SIGTERM)
+        node = self._machine() if self.process is not None else None
+        if node is not None:
+            node.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
         super().stop(kill=kill)
+        if node is not None:
+            # It may outlive the script by a little, and keeps name and ports until then.
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: not is_alive(node), timeout=20)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                node.kill()
+
+    def _machine(self) -> psutil.Process | None:
+        with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess, ValueError):
+            return psutil.Process(int((self.folder / "pid").read_text()))
+        return None
 
     @property
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
+    def eval(self, code: str) -> str:
+        """Evaluate Erlang expressions on the node and return the value of the last one as text, in ASCII.
+
+        By a small program of Erlang's own, if it is there: ``rabbitmqctl`` starts an Erlang machine for it.
+        """
+        caller = _erl_call()
+        if caller is None:
+            return self.control("eval", f"{code}.").strip()
+        cookie = (self.folder / ".erlang.cookie").read_text()
+        said = subprocess.run(
+            [caller, "-sname", self._node, "-c", cookie, "-e"],
+            input=f'lists:flatten(io_lib:format("~0tp", [begin {code} end])).\n',
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        if not said.startswith('{ok, "'):
+            raise RuntimeError(f"{code}: {said}")
+        return said.removeprefix('{ok, "').removesuffix('"}')
+
+    def names(self, vhost: str = "/") -> set[str]:
+        """Return the names of the queues, and of the exchanges that clients declared."""
+        found = self.eval(
+            f'[element(4, amqqueue:get_name(Q)) || Q <- rabbit_amqqueue:list(<<"{vhost}">>)] ++ '
+            f'[element(4, element(2, X)) || X <- rabbit_exchange:list(<<"{vhost}">>)]'
+        )
+        return {name for name in re.findall(r'<<"([^"]+)">>', found) if not name.startswith("amq.")}
+
     def control(self, *arguments: str) -> str:
-        """Run ``rabbitmqctl`` on the node and return what it prints."""
+        """Run ``rabbitmqctl`` on the node and return what it prints; it takes seconds."""
         program = str(Path(self.program).parent / "rabbitmqctl")
         return subprocess.run(
             [program, "--quiet", *arguments],
@@ -343,7 +401,7 @@ class RabbitMQ(Server):
     def _environment(self) -> dict[str, str]:
         return {
             **super()._environment(),
-            "RABBITMQ_NODENAME": f"jobber{self.port}@localhost",
+            "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self.dist_port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
@@ -353,6 +411,20 @@ class RabbitMQ(Server):
             # Its schedulers would spin for a while before they sleep, on cores that others need.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
+
+
+def _erl_call() -> str | None:
+    """Return the program that calls an Erlang node, if it is installed."""
+    found = sorted(str(path) for path in Path("/usr").glob("lib*/erlang/erts-*/bin/erl_call"))
+    return found[-1] if found else shutil.which("erl_call")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that nobody has reaped does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, interval: float = 0.02) -> None:

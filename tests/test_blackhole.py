@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -94,3 +95,27 @@ def test_what_is_refused_is_reset_and_the_next_one_refused(proxy: Proxy) -> None
         connected(proxy)
     proxy.forward()
     connected(proxy).close()
+
+
+def test_a_delay_is_one_of_the_way_and_not_of_each_piece() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_echo_all, args=[server], daemon=True).start()
+        with Proxy(server.getsockname()[1], delay=0.1) as proxy, connected(proxy) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            began, answer = time.monotonic(), b""
+            for _ in range(5):
+                client.sendall(b"a")
+                time.sleep(0.01)
+            while len(answer) < 5:
+                answer += client.recv(100)
+            took = time.monotonic() - began
+        server.shutdown(socket.SHUT_RDWR)
+    assert 0.2 <= took < 0.5
+
+
+def test_round_trips_are_counted(proxy: Proxy) -> None:
+    with connected(proxy) as client:
+        for said in (b"a", b"b", b"c"):
+            client.sendall(said)
+            assert client.recv(100) == said
+    assert proxy.round_trips == 3

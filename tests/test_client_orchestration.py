@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -82,6 +83,15 @@ def test_jobs_are_cancelled_and_run_again_by_id_and_by_condition(client: Client)
     assert counted(client.retry_where(queue="many", state="CANCELLED")) == (2, 2, {})
     with pytest.raises(JobIsLive):
         client.retry(ids[1])
+
+
+@pytest.mark.parametrize("blank", [{"tags": {}}, {"state": []}, {"task": ""}])
+def test_a_blank_condition_is_refused_and_not_left_out(client: Client, blank: dict[str, Any]) -> None:
+    job_id = client.submit("between", BETWEEN, queue="kept").job_id
+    for change in (client.cancel_where, client.retry_where):
+        with pytest.raises(InvalidRequest, match=f"filter.{next(iter(blank))}"):
+            change(queue="kept", **blank)
+    assert client.job(job_id).state == "PENDING"
 
 
 def counted(tally: Tally) -> tuple[int, int, dict[str, int]]:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -104,9 +105,10 @@ def test_lines_that_cannot_be_written_down_keep_nobody_from_anything(
 
     joblog.keep(away, lines)
     joblog.keep(away, [])
+    joblog.keep(cast("Store", object()), lines)  # a mistake in the program
     joblog.keep(store, lines)
 
-    assert "1 lines about jobs are only in the log" in caplog.text
+    assert caplog.text.count("1 lines about jobs are only in the log") == 2
     assert [event.message for event in store.events.of(store.get("a"))][2:] == ["heard"]
     store.close()
     away.close()

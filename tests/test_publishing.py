@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,14 @@ from pathlib import Path
 import kombu
 import pytest
 
+from jobber import notifications
+from jobber import publishing as publishing_module
 from jobber.config import AppSettings, BrokerSettings, EventSettings, Settings
 from jobber.errors import BrokerUnavailable
+from jobber.jobs import Job
 from jobber.publishing import Publisher, ask
-from jobber.store import Store
+from jobber.store import Store, outbox
+from jobber.store.outbox import Told
 from tests.api.fake import settings as plain_settings
 from tests.listening import Consumer
 from tests.servers import RabbitMQ, Redis, free_port, wait_until
@@ -68,7 +73,7 @@ def consuming(server: Redis | RabbitMQ, name: str, keys: str = "#") -> Iterator[
 def run_some(told: Bench, prefix: str, count: int = 20) -> dict[str, list[str]]:
     """Run jobs of which every third fails; return the states of each."""
     for number in range(count):
-        end(told, "fail" if number % 3 == 0 else "succeed", told.started(f"{prefix}{number}"))
+        end(told, "fail" if number % 3 == 0 else "succeed", told.started(f"{prefix}{number}", args=["é"]))
     return {
         f"{prefix}{number}": ["PENDING", "STARTED", "FAILURE" if number % 3 == 0 else "SUCCESS"]
         for number in range(count)
@@ -104,6 +109,7 @@ def test_who_binds_a_queue_gets_every_change_in_order_with_the_job_as_it_was(
         assert second.body["job"]["finished_at"] is None
         assert third.body["at"] == third.body["job"]["finished_at"]
         assert third.body["job"]["count"] == 7
+        assert third.body["job"]["args"] == ["é"]
         group = everything.messages()[-1]
         assert (group.key, group.body["event"]) == ("group.SUCCESS", "group.success")
         assert group.body["group"]["counts"]["SUCCESS"] == 1
@@ -132,6 +138,83 @@ def test_while_the_broker_is_away_changes_wait_and_none_is_lost(told: Bench, bro
 
         wait_until(lambda: consumer.states() == expected, 120)
         wait_until(lambda: told.store.outbox.size()[0] == 0, 60)
+
+
+def test_what_is_too_large_or_cannot_be_built_holds_up_nothing(
+    told: Bench, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RabbitMQ closes the channel over a message above its limit, with all that was to be published behind it."""
+
+    def of_job(of: Settings, event: str, at: int, job: Job) -> dict[str, object]:
+        if job.job_id == "broken":
+            raise ValueError(job.job_id)
+        return plainly(of, event, at, job)
+
+    plainly = notifications.of_job
+    monkeypatch.setattr(notifications, "of_job", of_job)
+    limit = rabbitmq.eval("{ok, Limit} = application:get_env(rabbit, max_message_size), Limit")
+    jobs = ["before", "args", "broken", "tags", "after"]
+    with consuming(rabbitmq, "all") as consumer:
+        rabbitmq.eval("application:set_env(rabbit, max_message_size, 10000)")
+        try:
+            for job_id in jobs:
+                large = "x" * 20_000 if job_id == "args" else "é"
+                end(
+                    told,
+                    "succeed",
+                    told.started(job_id, args=[large], tags={"t": "x" * 20_000} if job_id == "tags" else {}),
+                )
+            with publishing(told, settings(rabbitmq.url)):
+                wait_until(lambda: told.store.outbox.size()[0] == 0, 60)
+                wait_until(lambda: len(consumer.messages()) == 9, 60)
+        finally:
+            rabbitmq.eval(f"application:set_env(rabbit, max_message_size, {limit})")
+
+    assert consumer.states() == {job_id: ["PENDING", "STARTED", "SUCCESS"] for job_id in ("before", "args", "after")}
+    args = {message.job_id: message.body["job"]["args"] for message in consumer.messages()}
+    assert args == {"before": ["é"], "args": None, "after": ["é"]}
+    marked = {message.job_id for message in consumer.messages() if message.body["job"].get("args_left_out")}
+    assert marked == {"args"}
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    for job_id, why in (("broken", "it cannot be built (ValueError)"), ("tags", "PRECONDITION_FAILED")):
+        assert len([text for text in errors if f"of job {job_id}," in text and why in text]) == 3
+
+
+def test_a_batch_that_is_too_much_at_once_goes_one_by_one(
+    told: Bench, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_server.flush()
+    plainly = publishing_module._Broker._publish
+
+    def slowly(broker: publishing_module._Broker, told: Sequence[Told], *, args: bool) -> None:
+        if len(told) > 1:
+            raise TimeoutError
+        plainly(broker, told, args=args)
+
+    monkeypatch.setattr(publishing_module._Broker, "_publish", slowly)
+    with consuming(redis_server, "all") as consumer:
+        expected = run_some(told, "a", 4)
+        with publishing(told, settings(redis_server.url)):
+            wait_until(lambda: consumer.states() == expected, 60)
+
+
+@pytest.mark.parametrize("text", ["é", "half of a pair: \ud83d", "\u2028"])
+def test_a_message_is_json_in_utf_8(text: str) -> None:
+    body = notifications.encoded({"args": [text]})
+
+    assert json.loads(body.decode()) == {"args": [text]}
+    assert (text != "é") or len(body) == len('{"args":["x"]}') + 1
+
+
+def test_the_callback_of_a_group_goes_without_arguments_too(told: Bench) -> None:
+    told.store.submit_group(new_group("g", "m1"))
+    end(told, "succeed", told.claim().jobs[0])
+    group = [change.group for change in told.store.outbox.waiting() if change.group is not None]
+    for change in group:
+        message = notifications.without_args(notifications.of_group(settings("redis://"), "success", 0, change))
+        callback = message["group"]["callback"]
+        assert (callback["job_id"], callback["args"], callback["args_left_out"]) == ("g-done", None, True)
+    assert group
 
 
 def test_what_no_queue_is_bound_for_is_gone(told: Bench, broker: Redis | RabbitMQ) -> None:
@@ -178,7 +261,9 @@ def test_a_change_is_told_again_when_its_publisher_died_before_it_could_forget_i
         assert consumer.states() == expected
 
 
-def test_a_broker_that_cannot_be_used_and_changes_that_wait_for_long_are_said(told: Bench, redis_server: Redis) -> None:
+def test_a_broker_that_cannot_be_used_and_changes_that_wait_for_long_are_said(
+    told: Bench, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask(settings(redis_server.url), told.store)
     ask(settings("filesystem://", url=redis_server.url), told.store)
     with pytest.raises(BrokerUnavailable, match="the broker of events cannot be used"):
@@ -188,6 +273,9 @@ def test_a_broker_that_cannot_be_used_and_changes_that_wait_for_long_are_said(to
     told.store._database.write(lambda c: c.exec_driver_sql("UPDATE jobber_outbox SET at = at - 90000000"))
 
     with pytest.raises(BrokerUnavailable, match="1 changes of state wait for the broker of events, the oldest for 9"):
+        ask(settings(redis_server.url), told.store)
+    monkeypatch.setattr(outbox, "MANY", 1)
+    with pytest.raises(BrokerUnavailable, match="1 or more changes of state wait"):
         ask(settings(redis_server.url), told.store)
 
 

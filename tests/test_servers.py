@@ -30,4 +30,5 @@ def test_rabbitmq_keeps_durable_queues_over_a_restart(rabbitmq: RabbitMQ) -> Non
     rabbitmq.stop()
     rabbitmq.start()
 
-    assert "kept" in rabbitmq.control("list_queues", "name")
+    assert "kept" in rabbitmq.names()
+    assert rabbitmq.eval('X = "a", {X, <<"b">>, 1.5}') == '{"a",<<"b">>,1.5}'

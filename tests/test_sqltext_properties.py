@@ -192,8 +192,9 @@ def test_mysql_takes_nothing_that_is_refused_and_counts_alike_in_any_soup(mariad
             if statement is not None:
                 occurrences = sum(isinstance(piece, Placeholder) for piece in statement.pieces)
                 assert _prepared(connection, statement.sql) in {None, occurrences}
-            # What is code to some servers only is refused on all; the server closes no comment at the end of a text.
-            elif "/*" not in str(refusal) and "/*" not in sql:
+            # What is code to some servers only is refused on all; the server closes no comment at the end of a text,
+            # and overlooks some of what stands behind a semicolon.
+            elif "/*" not in str(refusal) and "/*" not in sql and "after the semicolon" not in str(refusal):
                 assert _prepared(connection, sql) is None
 
         check()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -163,22 +166,85 @@ def test_what_is_given_up_stands_in_the_history_of_the_job(
         assert hidden not in caplog.text + last.message
 
 
+def drip(over: threading.Event, request: BaseHTTPRequestHandler) -> None:
+    """Answer, a byte now and then, and never to the end."""
+    request.wfile.write(b"HTTP/1.1 200 OK\r\nx: ")
+    while not over.wait(0.1):
+        with suppress(OSError):
+            request.wfile.write(b"x")
+
+
 def test_a_receiver_that_hangs_or_sends_a_byte_now_and_then_is_cut_off(receiver: Receiver) -> None:
     over = threading.Event()
 
-    def drips(request: BaseHTTPRequestHandler) -> None:
-        request.wfile.write(b"HTTP/1.1 200 OK\r\nx: ")
-        while not over.wait(0.1):
-            with suppress(OSError):
-                request.wfile.write(b"x")
-
     receiver.answers["/hangs"] = lambda _request: over.wait(30)  # type: ignore[assignment,return-value]
-    receiver.answers["/drips"] = drips
+    receiver.answers["/drips"] = partial(drip, over)
     for path in ("/hangs", "/drips"):
         began = time.monotonic()
         reply = post(receiver.url + path, b"{}", {}, timeout=0.7)
         assert reply.problem == "no answer within 0.7 s"
         assert time.monotonic() - began < 10
+    over.set()
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """A port at which nobody answers: its queue is full, so that connecting to it hangs."""
+    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for sock in (first, second):
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def found(*ports: int) -> list[tuple[object, ...]]:
+    """Return what the name server says of a host that has these ports in the place of addresses."""
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+
+
+def test_the_limit_of_a_call_is_one_for_the_lookup_all_addresses_and_the_answer(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    receiver.answers["/late-drips"] = partial(drip, over)
+    port = int(receiver.url.rpartition(":")[2])
+    with silent() as nobody:
+        lookups = {
+            "a lookup that is slower than the limit": lambda *_, **__: time.sleep(1.5) or found(port),
+            "silent addresses before it": lambda *_, **__: found(nobody, nobody, nobody, nobody, port),
+        }
+        for name, lookup in lookups.items():
+            with monkeypatch.context() as patched:
+                patched.setattr(socket, "getaddrinfo", lookup)
+                began = time.monotonic()
+                reply = post("http://receiver.example/late-drips", b"{}", {}, timeout=1.0)
+                took = time.monotonic() - began
+            assert (reply.problem, took < 1.4) == ("no answer within 1 s", True), (name, took)
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "getaddrinfo", lambda *_, **__: found(nobody, port))
+            assert post("http://receiver.example/second-address", b"{}", {}, timeout=2.0).problem == ""
+    over.set()
+
+
+def test_the_limit_of_a_call_holds_in_the_middle_of_tls() -> None:
+    """The peer sends the head of a long TLS record, and then a byte now and then."""
+    over = threading.Event()
+
+    def drips(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with sock, suppress(OSError):
+            sock.sendall(b"\x16\x03\x03\x40\x00")
+            while not over.wait(0.1):
+                sock.sendall(b"\x02")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drips, args=[listener], daemon=True).start()
+        began = time.monotonic()
+        reply = post(f"https://127.0.0.1:{listener.getsockname()[1]}/", b"{}", {}, timeout=0.7)
+        assert (reply.problem, time.monotonic() - began < 1.4) == ("no answer within 0.7 s", True)
     over.set()
 
 
@@ -316,9 +382,9 @@ def test_of_what_was_purged_nobody_is_told_and_the_log_says_so(
     )
 
 
-def test_tries_go_on_for_about_a_day_with_growing_pauses() -> None:
+def test_eight_tries_take_28_to_35_hours_with_growing_pauses() -> None:
     assert list(PAUSES) == sorted(PAUSES)
-    assert 20 * 3600 < sum(PAUSES) < 36 * 3600
+    assert (len(PAUSES) + 1, round(sum(PAUSES) / 3600), round(sum(PAUSES) * 1.25 / 3600 + 0.5)) == (8, 28, 35)
     assert PAUSES[0] < 10
 
 
@@ -328,6 +394,22 @@ def test_a_receiver_may_ask_for_a_longer_pause(receiver: Receiver) -> None:
 
     assert post(receiver.url + "/busy", b"{}", {}).pause == 120
     assert post(receiver.url + "/rude", b"{}", {}).pause == PAUSES[-1]
+
+
+def test_a_pause_may_be_asked_for_until_a_time(receiver: Receiver) -> None:
+    now = time.time()
+    for said, pause in (
+        (formatdate(now + 7200, usegmt=True), 7200),
+        (time.asctime(time.gmtime(now + 7200)), 7200),
+        (formatdate(now + 99_999_999, usegmt=True), PAUSES[-1]),
+        (formatdate(now - 60, usegmt=True), 0),
+        ("Wed, 21 Oct 2015 07:28:00 +99999999999999999999", 0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", 0),
+        ("soon", 0),
+        ("-5", 0),
+    ):
+        receiver.answers["/until"] = status(503, retry_after=said)
+        assert post(receiver.url + "/until", b"{}", {}).pause == pytest.approx(pause, abs=60), said
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ class ListCalls:
 
     def _where(self, what: str, dry_run: bool, conditions: Mapping[str, Any]) -> Tally:
         wanted: dict[str, Any] = _filter(**{name: value for name, value in conditions.items() if name != "tags"})
-        if conditions.get("tags"):
+        if conditions.get("tags") is not None:  # an empty one is sent, too: the server refuses what would fit all
             wanted["tags"] = dict(conditions["tags"])
         body: dict[str, Any] = {"filter": wanted, "dry_run": dry_run}
         matched = done = 0

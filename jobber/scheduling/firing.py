@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _SPELL = 1.0
 #: Fires of one schedule in one go, so that one that makes up for a year leaves room for the others.
 _AT_A_TIME = 100
+#: Seconds after which schedules of tags are looked for again that others may have removed.
+_AGAIN = 60.0
 #: Seconds that a schedule is left alone after something went wrong that nobody thought of.
 _REST = 60.0
 
@@ -44,7 +46,7 @@ def disobeyed(store: Store, tasks: TaskSet) -> list[str]:
 def _disobeyed(task: Task) -> str:
     return (
         f"{task.file}:{task.line}: task {task.name}: its cron tag is not obeyed: there is a schedule of this name that "
-        "was made over HTTP; once that is deleted, a reload makes the tag's"
+        "was made over HTTP; within a minute after that is deleted, the tag's is made"
     )
 
 
@@ -64,7 +66,8 @@ class Scheduler:
         self._tasks = tasks
         self._wake = wake
         self._kept: TaskSet | None = None  # whose tags are in the store
-        self._resting: dict[str, float] = {}
+        self._looked = 0.0  # when they were seen there
+        self._resting: dict[str, float] = {}  # until when each is left alone
 
     def tasks(self) -> Collection[str]:
         """Return the tasks whose schedules it fires."""
@@ -82,23 +85,25 @@ class Scheduler:
         tasks = self._tasks()
         if tasks is not self._kept:
             self._keep(tasks)
-            self._kept = tasks
+            self._kept, self._looked = tasks, time.monotonic()
             due = 0
+        elif time.monotonic() - self._looked >= _AGAIN:
+            self._make_again(tasks)
+            self._looked = time.monotonic()
         if due is not None and due <= 0:
             self._fire_due(tasks)
 
     # -- firing --------------------------------------------------------------------------------------------------------
 
     def _fire_due(self, tasks: TaskSet) -> None:
-        now, schedules = self._store.schedules.due(list(tasks))
+        self._resting = {name: until for name, until in self._resting.items() if until > time.monotonic()}
+        now, schedules = self._store.schedules.due(list(tasks), but=self._resting.keys())
         # Not all processes in the same order, so that they seldom try for the same one.
         random.shuffle(schedules)
         until = time.monotonic() + _SPELL
         for schedule in schedules:
             if time.monotonic() >= until:
                 return
-            if self._resting.get(schedule.schedule_id, 0.0) > time.monotonic():
-                continue
             try:
                 self._fire(schedule, now, until)
             except StateUnavailable:
@@ -143,6 +148,17 @@ class Scheduler:
                 self._store.schedules.remove(name, source=Source.TAG)
         for task in tasks.values():
             self._keep_one(task, known.get(task.name))
+
+    def _make_again(self, tasks: TaskSet) -> None:
+        """Make the schedules of tags that somebody removed who does not have their files, or not any more.
+
+        No others are touched: another instance may have loaded another version of a file.
+        """
+        tagged = [task for task in tasks.values() if task.cron is not None]
+        known = {schedule.schedule_id for schedule in self._store.schedules.among({task.name for task in tagged})}
+        for task in tagged:
+            if task.name not in known:
+                self._keep_one(task, None)
 
     def _keep_one(self, task: Task, schedule: Schedule | None) -> None:
         timezone = task.timezone or "UTC"

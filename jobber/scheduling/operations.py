@@ -137,7 +137,7 @@ class Schedules:
         """Remove a schedule and return it as it was; its jobs stay. Raises UnknownSchedule, ScheduleIsTagged."""
         details = self.get(schedule_id)
         if details.schedule.source is Source.TAG:
-            # Where its task is not loaded any more, the schedule may be a leftover.
+            # Where its task is not loaded any more, the schedule may be a leftover; else who has it makes it again.
             self._refuse_tagged(schedule_id, "take the tag out of the file and reload, or pause the schedule")
         if not self._store.schedules.remove(schedule_id):
             raise UnknownSchedule(f"there is no schedule {schedule_id}")

@@ -16,7 +16,7 @@ from typing import TypeVar
 import psutil
 
 from tests.chaos.work import MOST_ROWS, TASKS
-from tests.e2e.running import Running
+from tests.e2e.running import Running, role_of
 from tests.servers import MariaDB, Postgres, Redis, Server
 
 S = TypeVar("S", bound=Server)
@@ -164,7 +164,7 @@ url = "sqlite:///{self.results_folder}"
         with ThreadPoolExecutor() as pool:
             wrong = [text for text in pool.map(Instance.stop, self.instances) if text]
         if left := self.processes():
-            wrong.append(f"processes are left: {[' '.join(process.cmdline()[-4:]) for process in left]}")
+            wrong.append(f"processes are left: {[process.name() for process in left]}")
         return wrong
 
     def processes(self) -> list[psutil.Process]:
@@ -269,7 +269,7 @@ class Instance:
         found = []
         for process in family:
             with contextlib.suppress(psutil.Error):
-                if process.cmdline()[-1:] == [role.lower()]:
+                if role_of(process) == role.lower():
                     found.append(process)
         return found
 

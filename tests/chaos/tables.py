@@ -78,6 +78,8 @@ CREATE FUNCTION chaos_published() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RETURN NEW; END $$;
 CREATE TRIGGER chaos_published AFTER UPDATE ON jobber_ledger FOR EACH ROW
     WHEN (NEW.run IS NOT NULL AND (NEW.run, NEW.attempt) IS DISTINCT FROM (OLD.run, OLD.attempt))
+    EXECUTE FUNCTION chaos_published();
+CREATE TRIGGER chaos_published_at_once AFTER INSERT ON jobber_ledger FOR EACH ROW WHEN (NEW.run IS NOT NULL)
     EXECUTE FUNCTION chaos_published()
 """
 _WATCH_MARIADB = (
