@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.e2e.running import Running, jobber
+from tests.e2e.running import Running, in_one_database, jobber
 from tests.e2e.test_brokers import answers
 from tests.servers import Postgres, Redis, free_port, wait_until
 
@@ -23,19 +23,7 @@ PROMPT = 10.0
 
 
 def config(folder: Path, url: str, broker: str) -> str:
-    return f"""
-[app]
-data_dir = "{folder}/data"
-sweep = 60
-[job_queue.broker]
-url = "{broker}"
-[job_queue.state]
-url = "{url}"
-[db.pg]
-url = "{url}"
-[results.main]
-url = "{url}"
-"""
+    return f'{in_one_database(folder, url)}[job_queue.broker]\nurl = "{broker}"\n'
 
 
 def promptly(running: Running, jobs: int) -> None:

@@ -7,9 +7,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.e2e.running import Running, jobber, run
+from tests.e2e.running import Running, jobber, role_of, run
 from tests.e2e.short_leases import TASKS, config
 from tests.servers import Postgres, free_port, wait_until
 
@@ -164,6 +165,30 @@ url = "{late.url("postgres")}"
             assert running.client.wait(running.client.submit("good").job_id, timeout=30).state == "SUCCESS"
         finally:
             late.stop()
+
+
+def starters(running: Running) -> list[psutil.Process]:
+    return [process for process in running.family() if role_of(process) == "start"]
+
+
+def test_what_waits_for_a_missing_database_is_begun_anew_if_it_dies(tmp_path: Path, late: Postgres) -> None:
+    running = Running(tmp_path, config(tmp_path, late, "postgres", more='start_timeout = "0s"'), TASKS)
+    try:
+        running.wait_ready()
+        (starter,) = starters(running)
+        starter.kill()
+        wait_until(lambda: "the start process was killed (SIGKILL); starting another" in running.text())
+        wait_until(lambda: starters(running))
+
+        late.start()
+
+        wait_until(lambda: not starters(running), 60)
+        job = running.client.wait(running.client.submit("count_to", [3]).job_id, timeout=30)
+        assert (job.state, job.count) == ("SUCCESS", 3)
+        assert running.stop() == 0
+    finally:
+        running.kill()
+        late.stop()
 
 
 def test_new_config_writes_the_sample_and_never_over_a_file(tmp_path: Path) -> None:
