@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from jobber.client import Client
+from jobber.errors import ServerUnreachable
 from tests.servers import free_port, is_alive, wait_until
 
 
@@ -124,6 +125,14 @@ class Running:
 def role_of(process: psutil.Process) -> str:
     """Return what a process below the supervisor does: ``api``, ``worker``, ``start`` or ``reload``."""
     return process.name().removeprefix("jobber-")
+
+
+def answers(running: Running) -> bool:
+    """Whether its API answers."""
+    try:
+        return bool(running.client.tasks())
+    except ServerUnreachable:
+        return False
 
 
 def stands_still(process: psutil.Process) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.e2e.running import Running, in_one_database, jobber
-from tests.e2e.test_brokers import answers
+from tests.e2e.running import Running, answers, in_one_database, jobber
 from tests.servers import Postgres, Redis, free_port, wait_until
 
 TASKS = {

@@ -10,8 +10,7 @@ from pathlib import Path
 import kombu
 import psutil
 
-from jobber.errors import ServerUnreachable
-from tests.e2e.running import Running, jobber
+from tests.e2e.running import Running, answers, jobber
 from tests.servers import Postgres, RabbitMQ, Redis, free_port, wait_until
 
 TASKS = {
@@ -117,13 +116,6 @@ def test_a_start_without_the_broker_runs_jobs_and_heals_when_it_comes(
         assert running.stop() == 0
     finally:
         running.kill()
-
-
-def answers(running: Running) -> bool:
-    try:
-        return bool(running.client.tasks())
-    except ServerUnreachable:
-        return False
 
 
 # -- what is special about RabbitMQ -----------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ import psutil
 import psycopg
 import pytest
 
-from jobber.errors import Draining, ServerUnreachable
+from jobber.errors import Draining
 from jobber.jobs import Job, NewJob
 from jobber.store import Store
-from tests.e2e.running import Running, jobber, role_of, run
+from tests.e2e.running import Running, answers, jobber, role_of, run
 from tests.e2e.short_leases import TASKS, config
 from tests.servers import Postgres, wait_until
 
@@ -161,13 +161,6 @@ def test_a_killed_api_is_replaced_and_what_it_had_accepted_runs(
     wait_until(lambda: answers(kept), timeout=60)
     assert kept.client.wait(accepted.job_id, timeout=20).count == 3
     assert kept.client.wait(kept.client.submit("count_to", [5]).job_id, timeout=20).count == 5
-
-
-def answers(running: Running) -> bool:
-    try:
-        return bool(running.client.tasks())
-    except ServerUnreachable:
-        return False
 
 
 def test_sigterm_lets_a_running_job_finish(tmp_path: Path, postgres: Postgres, database: str) -> None:
